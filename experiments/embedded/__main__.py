@@ -1,0 +1,34 @@
+"""Train the embedded model again: ``python -m mergekit_diff.experiments.embedded STAGE``."""
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    """Run one stage; every stage resumes from what its folder holds."""
+    parser = argparse.ArgumentParser(prog="python -m mergekit_diff.experiments.embedded", description=__doc__)
+    parser.add_argument("stage", choices=["data", "vae", "denoiser", "export"])
+    parser.add_argument("--folder", type=Path, default=Path("runs/embedded"), help="work folder (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="train up to this many steps (default: the stage's own)")
+    parser.add_argument("--small-steps", type=int, default=1800, help="denoiser steps at half the side (default: %(default)s)")
+    args = parser.parse_args()
+    if args.stage == "data":
+        from . import data
+
+        print(data.build(args.folder))
+    elif args.stage == "vae":
+        from . import vae
+
+        print(vae.train(args.folder, args.steps or 1800))
+    elif args.stage == "denoiser":
+        from . import denoiser
+
+        denoiser.train(args.folder, args.steps or 8000, args.small_steps)
+    else:
+        from . import export
+
+        print(export.export(args.folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Stage ``data``: captioned emoji pictures from three npm packages, rasterised to 64x64.
+
+Noto (Google, Apache-2.0), Fluent flat and Fluent 3D (Microsoft, MIT), fetched with ``npm pack`` at pinned versions.
+"""
+
+import io
+import json
+import random
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+PACKAGES = {
+    "noto": "@iconify-json/noto@1.2.9",
+    "flat": "@iconify-json/fluent-emoji-flat@1.2.6",
+    "3d": "@lobehub/fluent-emoji-3d@1.1.0",
+}
+STYLES = tuple(PACKAGES)
+SIZE = 64
+HELD_OUT = 24
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """Pictures with what is on them.
+
+    Args:
+        images: (n, 3, 64, 64) uint8, on white.
+        names: emoji name and style of every picture, such as ``("red-apple", "noto")``.
+    """
+
+    images: torch.Tensor
+    names: list[tuple[str, str]]
+
+
+def concepts() -> dict[str, str]:
+    """Emoji name to caption word, for the concepts that the denoiser learns."""
+    lines = (HERE / "concepts.txt").read_text().splitlines()
+    pairs = (line.split(": ") for line in lines if line and not line.startswith("#"))
+    return {name: word for name, word in pairs}
+
+
+def held_out() -> set[tuple[str, str]]:
+    """(concept, style) pairs that training never sees, one style of each of 24 concepts; drawn once with a fixed seed."""
+    rng = random.Random(0)  # noqa: S311
+    keep = {"red-apple", "cat-face", "house"}  # shown in README, so all three styles are trained
+    chosen = rng.sample(sorted(set(concepts()) - keep), HELD_OUT)
+    return {(name, rng.choice(STYLES)) for name in chosen}
+
+
+def fetch(folder: Path) -> dict[str, Path]:
+    """The npm tarball of every style; packed into ``folder`` unless it is there already.
+
+    Raises:
+        RuntimeError: npm is missing or could not bring a package.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for style, package in PACKAGES.items():
+        path = folder / (package.removeprefix("@").replace("/", "-").replace("@", "-") + ".tgz")
+        if not path.exists():
+            try:
+                subprocess.run(["npm", "pack", package], cwd=folder, check=True, capture_output=True, text=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise RuntimeError(f"npm pack {package} failed: {error}; npm and a package registry are needed") from error
+        found[style] = path
+    return found
+
+
+def build(folder: Path) -> Path:
+    """Rasterise every emoji that all three styles draw and write ``folder/emoji.pt``; returns its path."""
+    target = folder / "emoji.pt"
+    if target.exists():
+        return target
+    tarballs = fetch(folder)
+    drawers = {"noto": _svgs(tarballs["noto"]), "flat": _svgs(tarballs["flat"]), "3d": _webps(tarballs["3d"], tarballs["noto"])}
+    pictures = {style: dict(pairs) for style, pairs in drawers.items()}
+    names = sorted(set.intersection(*(set(p) for p in pictures.values())))
+    pairs = [(name, style) for name in names for style in STYLES]
+    images = torch.stack([_to_tensor(pictures[style][name]) for name, style in pairs])
+    torch.save({"images": images, "names": pairs}, target)
+    return target
+
+
+def load(folder: Path) -> Emoji:
+    """What :func:`build` wrote."""
+    return Emoji(**torch.load(build(folder), weights_only=True))
+
+
+def _read(tarball: Path, member: str) -> bytes:
+    with tarfile.open(tarball) as tar:
+        file = tar.extractfile(f"package/{member}")
+        if file is None:
+            raise RuntimeError(f"{tarball.name} has no {member}")
+        return file.read()
+
+
+def _svgs(tarball: Path) -> Iterator[tuple[str, Image.Image]]:
+    import resvg_py
+
+    icons = json.loads(_read(tarball, "icons.json"))
+    side = icons["width"] if "width" in icons else icons["height"]
+    for name, icon in icons["icons"].items():
+        if "skin-tone" in name:
+            continue
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {side} {side}">{icon["body"]}</svg>'
+        yield name, Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=4 * SIZE))))
+
+
+def _webps(tarball: Path, names_from: Path) -> Iterator[tuple[str, Image.Image]]:
+    names = json.loads(_read(names_from, "chars.json"))
+    with tarfile.open(tarball) as tar:
+        for member in tar:
+            path = Path(member.name)
+            name = names.get(path.stem) or names.get(path.stem.removesuffix("-fe0f"))
+            if path.suffix == ".webp" and name and "skin-tone" not in name:
+                file = tar.extractfile(member)
+                if file is not None:
+                    yield name, Image.open(io.BytesIO(file.read()))
+
+
+def _to_tensor(picture: Image.Image) -> torch.Tensor:
+    picture = picture.convert("RGBA")
+    canvas = Image.new("RGBA", picture.size, "white")
+    canvas.alpha_composite(picture)
+    small = canvas.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    return torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).view(SIZE, SIZE, 3).permute(2, 0, 1).clone()

@@ -1,0 +1,138 @@
+"""Stage ``denoiser``: the U-Net and the text encoder, trained together on latents that are computed once.
+
+v-prediction (Salimans and Ho 2022, arXiv 2202.00512) on a cosine schedule (Nichol and Dhariwal 2021, arXiv 2102.09672),
+captions dropped for classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598). The first steps see pictures of half
+the side, where a step costs a quarter; every batch is drawn from its step number alone, so a resumed run repeats nothing.
+"""
+
+from pathlib import Path
+
+import lightning as L  # noqa: N812
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from . import data, text
+from .training import Ema, fit, save_sheet
+from .vae import encode, to_float
+
+RATE = 4e-4
+SHEET = ("a noto apple", "a flat cat", "a 3d house", "a noto dog", "a flat rocket", "a 3d penguin", "a noto car", "a flat tulip",
+         "a 3d donut", "a noto mushroom", "a flat fox", "a cactus")  # fmt: skip
+
+
+def new_unet() -> UNet2DConditionModel:
+    """A U-Net with self-attention on three levels: 32x32, 16x16 and 8x8 tokens."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=32,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(64, 128, 256),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
+        cross_attention_dim=text.WIDTH,
+        attention_head_dim=(1, 2, 4),  # this argument is the number of heads, see diffusers issue 2011
+        norm_num_groups=16,
+        use_linear_projection=True,
+    )
+
+
+def new_scheduler() -> DDIMScheduler:
+    """The schedule of training and sampling."""
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+    )
+
+
+class Denoiser(L.LightningModule):
+    """What is trained, its mean weights, and the pictures it learns from."""
+
+    def __init__(self, folder: Path, steps: int, small_steps: int) -> None:
+        super().__init__()
+        self.folder, self.steps, self.small_steps = folder, steps, small_steps
+        self.tokenizer = text.new_tokenizer()
+        self.model = nn.ModuleDict({"unet": new_unet(), "text_encoder": text.new_text_encoder(self.tokenizer)})
+        self.ema = Ema(self.model, 0.9995)
+        self.vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder / "vae").eval().requires_grad_(False)
+        self.scheduler = new_scheduler()
+        emoji, words, held_out = data.load(folder), data.concepts(), data.held_out()
+        seen = [i for i, name in enumerate(emoji.names) if name[0] in words and name not in held_out]
+        self.names = [(words[emoji.names[i][0]], emoji.names[i][1]) for i in seen]
+        pictures = to_float(emoji.images[torch.tensor(seen)])
+        self.latents = {32: encode(self.vae, pictures), 16: encode(self.vae, F.avg_pool2d(pictures, 2))}
+
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
+        """One batch, drawn from the number of the step."""
+        draw = torch.Generator().manual_seed(self.global_step)
+        small = self.global_step < self.small_steps
+        latents, size = (self.latents[16], 16) if small else (self.latents[32], 8)
+        chosen = torch.randint(len(latents), (size,), generator=draw)
+        dropped = torch.rand(2, size, generator=draw) < 0.1
+        captions = [
+            "" if no_caption else text.caption(word, None if no_style else style)
+            for (word, style), no_caption, no_style in zip((self.names[i] for i in chosen), *dropped, strict=True)
+        ]
+        x = latents[chosen]
+        noise = torch.randn(x.shape, generator=draw)
+        time = torch.randint(self.scheduler.config.num_train_timesteps, (size,), generator=draw)
+        noisy = self.scheduler.add_noise(x, noise, time)
+        states = self.model["text_encoder"](text.tokenize(self.tokenizer, captions))[0]
+        v = self.model["unet"](noisy, time, states).sample
+        loss = F.mse_loss(v.float(), self.scheduler.get_velocity(x, noise, time))
+        self.log("loss_small" if small else "loss", loss)
+        return loss
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Update the mean weights; now and then draw the sheet."""
+        self.ema.update(self.model)
+        if self.global_step % 500 == 0:
+            pictures = self.pipeline()(
+                list(SHEET),
+                num_inference_steps=15,
+                guidance_scale=3.0,
+                height=data.SIZE,
+                width=data.SIZE,
+                generator=[torch.Generator().manual_seed(i) for i in range(len(SHEET))],
+                output_type="pt",
+            ).images
+            save_sheet(pictures * 2 - 1, self.folder / f"sheet-{self.global_step:06d}.png", columns=6)
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        """The model with its mean weights, as users load it."""
+        pipe = StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=self.ema.model["text_encoder"],  # pyright: ignore[reportArgumentType]
+            tokenizer=self.tokenizer,
+            unet=self.ema.model["unet"],  # pyright: ignore[reportArgumentType]
+            scheduler=self.scheduler,
+            safety_checker=None,  # pyright: ignore[reportArgumentType]
+            feature_extractor=None,  # pyright: ignore[reportArgumentType]
+            requires_safety_checker=False,
+        )
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def configure_optimizers(self) -> dict:
+        """AdamW; the rate warms up over 300 steps and falls to a tenth over the last third."""
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3)
+
+        def rate(step: int) -> float:
+            return min(1.0, (step + 1) / 300) * max(0.1, min(1.0, 3 * (self.steps - step) / self.steps))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def train(folder: Path, steps: int, small_steps: int) -> None:
+    """Train up to ``steps`` batches, the first ``small_steps`` of them at half the side, resuming from ``folder``."""
+    L.seed_everything(0)
+    fit(Denoiser(folder, steps, small_steps), DataLoader(torch.arange(steps)), steps, folder, "denoiser")

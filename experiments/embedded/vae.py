@@ -1,0 +1,130 @@
+"""Stage ``vae``: a KL autoencoder of factor 2, trained alone on every emoji.
+
+Latent diffusion: Rombach et al. (2022), arXiv 2112.10752.
+"""
+
+import copy
+from pathlib import Path
+
+import lightning as L  # noqa: N812
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from . import data
+from .training import Ema, fit, save_sheet
+
+HELD_OUT_PICTURES = 100
+
+
+def new_vae() -> AutoencoderKL:
+    """(B, 3, 64, 64) pictures in [-1, 1] to (B, 4, 32, 32) latents."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=data.SIZE,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+
+
+class Autoencoder(L.LightningModule):
+    """L1 + MSE + a little KL, with an exponential mean of the weights."""
+
+    def __init__(self, show: Tensor, folder: Path) -> None:
+        super().__init__()
+        self.vae = new_vae()
+        self.ema = Ema(self.vae, 0.999)
+        self.show, self.folder = show, folder
+
+    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+        """One batch of (B, 3, 64, 64) uint8 pictures, flipped at random."""
+        x = to_float(batch[0])
+        x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
+        posterior = self.vae.encode(x).latent_dist
+        y = self.vae.decode(posterior.sample()).sample.float()
+        loss = (y - x).abs().mean() + 4 * F.mse_loss(y, x) + 1e-5 * posterior.kl().float().mean() / x[0].numel()
+        self.log("loss", loss)
+        return loss
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Update the mean weights; now and then write pictures beside their reconstructions and say the PSNR."""
+        self.ema.update(self.vae)
+        if self.global_step % 250 == 0:
+            x = to_float(self.show)
+            y = reconstruct(self.ema.model, x)
+            self.log("psnr", psnr(x, y), prog_bar=True)
+            save_sheet(torch.stack([x[:24], y[:24]], 1).flatten(0, 1), self.folder / "vae.png", columns=12)
+
+    def configure_optimizers(self) -> dict:
+        """Adam, its rate falling to a hundredth along a cosine."""
+        optimizer = torch.optim.AdamW(self.vae.parameters(), lr=1e-3, weight_decay=0.0)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps, pct_start=0.05)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def train(folder: Path, steps: int) -> Path:
+    """Train for ``steps`` batches of 16, resuming from ``folder``, and write the autoencoder to ``folder/vae``."""
+    L.seed_everything(0)
+    images = data.load(folder).images
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    held, seen = images[order[:HELD_OUT_PICTURES]], images[order[HELD_OUT_PICTURES:]]
+    module = Autoencoder(held, folder)
+    loader = DataLoader(TensorDataset(seen), batch_size=16, shuffle=True, drop_last=True)
+    fit(module, loader, steps, folder, "vae")
+    vae = normalised(module.ema.model, to_float(images[order[:1000]]))
+    x = to_float(held)
+    print(f"PSNR on {len(held)} held-out pictures: {psnr(x, reconstruct(vae, x)):.2f} dB")
+    vae.save_pretrained(folder / "vae", safe_serialization=True)
+    return folder / "vae"
+
+
+@torch.no_grad()
+def normalised(vae: AutoencoderKL, x: Tensor) -> AutoencoderKL:
+    """The same autoencoder with latents of mean 0 and deviation 1 in every channel, folded into its 1x1 convolutions.
+
+    Args:
+        vae: what was trained.
+        x: (n, 3, H, W) pictures that the moments are taken from.
+    """
+    vae = copy.deepcopy(vae)
+    latents = encode(vae, x)
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    channels = len(mean)
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    assert quant is not None and post is not None and quant.bias is not None and post.bias is not None
+    post.bias += (post.weight[:, :, 0, 0] * mean).sum(1)
+    post.weight *= std[None, :, None, None]
+    quant.weight[:channels] /= std[:, None, None, None]
+    quant.bias[:channels] = (quant.bias[:channels] - mean) / std
+    quant.bias[channels:] -= 2 * std.log()
+    return vae
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, x: Tensor) -> Tensor:
+    """Modes of the latents, (n, 4, h, w)."""
+    return torch.cat([vae.encode(part).latent_dist.mode() for part in x.split(64)])
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKL, x: Tensor) -> Tensor:
+    """Pictures through the autoencoder, in [-1, 1]."""
+    return torch.cat([vae.decode(encode(vae, part)).sample for part in x.split(64)]).clamp(-1, 1)
+
+
+def psnr(x: Tensor, y: Tensor) -> float:
+    """Mean over pictures of the peak signal-to-noise ratio in dB, for values in [-1, 1]."""
+    return float((10 * torch.log10(4 / (x - y).square().mean((1, 2, 3)))).mean())
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Bytes to [-1, 1]."""
+    return images.float() / 127.5 - 1
