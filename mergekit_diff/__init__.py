@@ -1,0 +1,59 @@
+"""Training-free token merging in diffusion models."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .components import (
+        LayerContext,
+        MergeStrategy,
+        RatioSchedule,
+        SimilarityMetric,
+        WindowSchedule,
+        make,
+        names,
+        register,
+    )
+    from .plan import MergePlan
+    from .report import MergeReport
+    from .session import MergeSession, attach, merging
+    from .sites import Site, register_family
+
+_HOMES = {
+    "components": ("LayerContext MergeStrategy RatioSchedule SimilarityMetric WindowSchedule make names register"),
+    "plan": "MergePlan",
+    "report": "MergeReport",
+    "session": "MergeSession attach merging",
+    "sites": "Site register_family",
+}
+_HOME = {name: module for module, line in _HOMES.items() for name in line.split()}
+
+__version__ = "0.1.0"
+__all__ = [
+    "LayerContext",
+    "MergePlan",
+    "MergeReport",
+    "MergeSession",
+    "MergeStrategy",
+    "RatioSchedule",
+    "SimilarityMetric",
+    "Site",
+    "WindowSchedule",
+    "attach",
+    "make",
+    "merging",
+    "names",
+    "register",
+    "register_family",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Public names are resolved when they are first used, so that importing the package imports no torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

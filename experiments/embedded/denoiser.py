@@ -7,12 +7,15 @@ the side, where a step costs a quarter; every batch is drawn from its step numbe
 
 from pathlib import Path
 
-import lightning as L  # noqa: N812
+import lightning as L
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+
+from mergekit_diff.clock import TRAIN_TIMESTEPS
 
 from . import data, text
 from .training import Ema, fit, save_sheet
@@ -83,7 +86,7 @@ class Denoiser(L.LightningModule):
         ]
         x = latents[chosen]
         noise = torch.randn(x.shape, generator=draw)
-        time = torch.randint(self.scheduler.config.num_train_timesteps, (size,), generator=draw)
+        time = torch.randint(TRAIN_TIMESTEPS, (size,), generator=draw)
         noisy = self.scheduler.add_noise(x, noise, time)
         states = self.model["text_encoder"](text.tokenize(self.tokenizer, captions))[0]
         v = self.model["unet"](noisy, time, states).sample
@@ -91,11 +94,11 @@ class Denoiser(L.LightningModule):
         self.log("loss_small" if small else "loss", loss)
         return loss
 
-    def on_train_batch_end(self, *_: object) -> None:
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Update the mean weights; now and then draw the sheet."""
         self.ema.update(self.model)
         if self.global_step % 500 == 0:
-            pictures = self.pipeline()(
+            drawn = self.pipeline()(
                 list(SHEET),
                 num_inference_steps=15,
                 guidance_scale=3.0,
@@ -103,7 +106,10 @@ class Denoiser(L.LightningModule):
                 width=data.SIZE,
                 generator=[torch.Generator().manual_seed(i) for i in range(len(SHEET))],
                 output_type="pt",
-            ).images
+                return_dict=False,
+            )
+            pictures = drawn[0]
+            assert isinstance(pictures, Tensor)
             save_sheet(pictures * 2 - 1, self.folder / f"sheet-{self.global_step:06d}.png", columns=6)
 
     def pipeline(self) -> StableDiffusionPipeline:
@@ -121,7 +127,7 @@ class Denoiser(L.LightningModule):
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; the rate warms up over 300 steps and falls to a tenth over the last third."""
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3)
 

@@ -1,5 +1,7 @@
 """Captions, and the small CLIP-type tokenizer and text encoder that read them."""
 
+import json
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
@@ -34,15 +36,8 @@ def new_tokenizer() -> CLIPTokenizer:
     )
     words = [part for word in data.concepts().values() for part in word.split()]
     bpe.train_from_iterator([*words, *data.STYLES, "a", "an", *sorted(alphabet)], trainer)
-    table = bpe.get_vocab()
-    merges = [tuple(pair) for pair in _merges(bpe)]
-    return CLIPTokenizer(vocab=table, merges=merges, model_max_length=LENGTH)
-
-
-def _merges(bpe: Tokenizer) -> list[list[str]]:
-    import json
-
-    return json.loads(bpe.to_str())["model"]["merges"]
+    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
+    return CLIPTokenizer(vocab=bpe.get_vocab(), merges=merges, model_max_length=LENGTH)
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:

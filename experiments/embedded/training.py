@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import lightning as L  # noqa: N812
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -29,8 +29,8 @@ class Ema(nn.Module, Generic[Model]):
         """Move every mean weight towards the model's by ``1 - decay``."""
         self.updates += 1
         decay = min(self.decay, (1 + int(self.updates)) / (10 + int(self.updates)))
-        means, weights = list(self.model.parameters()), [p.detach() for p in model.parameters()]
-        torch._foreach_lerp_(means, weights, 1 - decay)
+        for mean, weight in zip(self.model.parameters(), model.parameters(), strict=True):
+            mean.lerp_(weight, 1 - decay)
 
 
 def fit(module: L.LightningModule, loader: DataLoader, steps: int, folder: Path, name: str) -> None:

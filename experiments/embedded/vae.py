@@ -6,9 +6,10 @@ Latent diffusion: Rombach et al. (2022), arXiv 2112.10752.
 import copy
 from pathlib import Path
 
-import lightning as L  # noqa: N812
+import lightning as L
 import torch
 from diffusers import AutoencoderKL
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -47,13 +48,13 @@ class Autoencoder(L.LightningModule):
         """One batch of (B, 3, 64, 64) uint8 pictures, flipped at random."""
         x = to_float(batch[0])
         x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
-        posterior = self.vae.encode(x).latent_dist
-        y = self.vae.decode(posterior.sample()).sample.float()
+        posterior = self.vae.encode(x, return_dict=False)[0]
+        y = self.vae.decode(posterior.sample(), return_dict=False)[0].float()
         loss = (y - x).abs().mean() + 4 * F.mse_loss(y, x) + 1e-5 * posterior.kl().float().mean() / x[0].numel()
         self.log("loss", loss)
         return loss
 
-    def on_train_batch_end(self, *_: object) -> None:
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Update the mean weights; now and then write pictures beside their reconstructions and say the PSNR."""
         self.ema.update(self.vae)
         if self.global_step % 250 == 0:
@@ -62,7 +63,7 @@ class Autoencoder(L.LightningModule):
             self.log("psnr", psnr(x, y), prog_bar=True)
             save_sheet(torch.stack([x[:24], y[:24]], 1).flatten(0, 1), self.folder / "vae.png", columns=12)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam, its rate falling to a hundredth along a cosine."""
         optimizer = torch.optim.AdamW(self.vae.parameters(), lr=1e-3, weight_decay=0.0)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -111,13 +112,13 @@ def normalised(vae: AutoencoderKL, x: Tensor) -> AutoencoderKL:
 @torch.no_grad()
 def encode(vae: AutoencoderKL, x: Tensor) -> Tensor:
     """Modes of the latents, (n, 4, h, w)."""
-    return torch.cat([vae.encode(part).latent_dist.mode() for part in x.split(64)])
+    return torch.cat([vae.encode(part, return_dict=False)[0].mode() for part in x.split(64)])
 
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, x: Tensor) -> Tensor:
     """Pictures through the autoencoder, in [-1, 1]."""
-    return torch.cat([vae.decode(encode(vae, part)).sample for part in x.split(64)]).clamp(-1, 1)
+    return torch.cat([vae.decode(encode(vae, part), return_dict=False)[0] for part in x.split(64)]).clamp(-1, 1)
 
 
 def psnr(x: Tensor, y: Tensor) -> float:

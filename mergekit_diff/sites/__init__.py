@@ -1,0 +1,76 @@
+"""Where tokens can be merged in a model: what a site is, and which function finds the sites of which model."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from ..components import load_plugins
+
+ROLES = ("self_attention", "key_value", "cross_attention", "feed_forward")
+
+
+def spatial(x: Tensor) -> tuple[int, ...]:
+    """The grid of a channels-first tensor: ``(h, w)`` of (B, C, h, w), ``(f, h, w)`` of (B, C, f, h, w)."""
+    return tuple(x.shape[2:])
+
+
+@dataclass(frozen=True)
+class Site:
+    """A transformer block whose tokens can be merged.
+
+    Args:
+        name: unique in the model, as in ``named_modules``.
+        block: the block; plans are made from its first argument, (B, N, C).
+        roles: for "self_attention", "cross_attention" and "feed_forward" the submodule whose (B, N, C) input is merged and
+            whose (B, N, C) output is unmerged. "key_value" hooks the one of "self_attention".
+        frame: the module around the block whose first argument tells the grid; None for a line of N tokens.
+        grid: reads the grid off the frame's first argument.
+        stage: "down", "mid" or "up" of a U-Net, else None.
+        level: 0 for the finest grid that has attention in the model, 1 for the next.
+        key_value: the argument by which the self-attention takes tokens for its keys and values.
+        passes: arguments that are handed on as they are, since they run over other tokens than the site's.
+        refuses: arguments that would be wrong on merged tokens whatever their shape.
+    """
+
+    name: str
+    block: nn.Module
+    roles: Mapping[str, nn.Module]
+    frame: nn.Module | None = None
+    grid: Callable[[Tensor], tuple[int, ...]] = spatial
+    stage: str | None = None
+    level: int = 0
+    key_value: str = "encoder_hidden_states"
+    passes: frozenset[str] = field(default=frozenset({"encoder_hidden_states"}))
+    refuses: frozenset[str] = field(default=frozenset())
+
+
+FindSites = Callable[[nn.Module], Iterable[Site]]
+_FAMILIES: dict[str, FindSites] = {}
+
+
+def register_family(*class_names: str) -> Callable[[FindSites], FindSites]:
+    """Decorator: the function that finds the sites of models of these classes, named so that nothing need be imported."""
+
+    def known(find: FindSites) -> FindSites:
+        _FAMILIES.update(dict.fromkeys(class_names, find))
+        return find
+
+    return known
+
+
+def find_sites(model: nn.Module) -> list[Site]:
+    """The sites of a model, in the order in which they run.
+
+    Raises:
+        ValueError: no family is registered for its class or the classes above it, or the family found nothing.
+    """
+    load_plugins()
+    find = next((_FAMILIES[c.__name__] for c in type(model).__mro__ if c.__name__ in _FAMILIES), None)
+    if find is None:
+        known = ", ".join(sorted(_FAMILIES))
+        raise ValueError(f"no sites are known for {type(model).__name__}; known: {known}; register_family adds a model")
+    sites = list(find(model))
+    if not sites:
+        raise ValueError(f"this {type(model).__name__} has no block with self-attention over a grid")
+    return sites

@@ -1,0 +1,125 @@
+"""What was really merged: asked and granted, site by site, and why not."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .sites import Site
+
+
+@dataclass
+class Tally:
+    """Counts of one role of one site over a session.
+
+    Args:
+        site: where.
+        role: which submodule of it.
+        notes: why nothing was merged, or what was cut, in the order in which it was found.
+        by_step: tokens and kept tokens of every step; of the newest image, where there were several.
+    """
+
+    site: Site
+    role: str
+    grid: tuple[int, ...] = ()
+    calls: int = 0
+    before: int = 0
+    after: int = 0
+    plans: int = 0
+    asked_sum: float = 0.0
+    asked_calls: int = 0
+    notes: dict[str, None] = field(default_factory=dict)
+    by_step: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def count(self, grid: tuple[int, ...], step: int, before: int, after: int, asked: float | None) -> None:
+        """One call in which ``before`` tokens became ``after``."""
+        self.grid, self.calls = grid, self.calls + 1
+        self.before, self.after = self.before + before, self.after + after
+        self.by_step[step] = (before, after)
+        if asked is not None:
+            self.asked_sum, self.asked_calls = self.asked_sum + asked, self.asked_calls + 1
+
+    def row(self) -> dict[str, Any]:
+        """The row of the report: means over calls, in tokens of one picture."""
+        calls = max(self.calls, 1)
+        asked = self.asked_sum / self.asked_calls if self.asked_calls else None
+        granted = 1 - self.after / self.before if self.before else 0.0
+        notes = list(self.notes)
+        if self.calls == 0 and not notes:
+            notes = ["never called"]
+        if asked is not None and self.after < self.before and asked - granted > max(0.005, 1 / (self.before / calls)):
+            notes.append("no more could be granted")
+        return {
+            "site": self.site.name,
+            "role": self.role,
+            "stage": self.site.stage,
+            "level": self.site.level,
+            "grid": self.grid,
+            "tokens": self.before // calls,
+            "kept": self.after / calls,
+            "asked": asked,
+            "granted": granted,
+            "plans": self.plans,
+            "calls": self.calls,
+            "note": "; ".join(notes),
+            "by_step": dict(self.by_step),
+        }
+
+
+class MergeReport:
+    """A table of what a session merged; ``str`` for people, ``to_dicts`` for programs.
+
+    Args:
+        tallies: a tally for every site and role.
+    """
+
+    def __init__(self, tallies: Sequence[Tally]) -> None:
+        self._rows = [t.row() for t in tallies]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """A row a site and role: site, role, stage, level, grid, tokens, kept, asked, granted, plans, calls, note, by_step.
+
+        ``tokens`` and ``kept`` are means over the calls; ``by_step`` maps a step to (tokens, kept). ``asked`` is None where the
+        strategy has no ratio or was not asked.
+        """
+        return [dict(row) for row in self._rows]
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens that went into all hooked submodules, and that were left of them, over all calls."""
+        before = sum(row["tokens"] * row["calls"] for row in self._rows)
+        return before, round(sum(row["kept"] * row["calls"] for row in self._rows))
+
+    @property
+    def merged(self) -> bool:
+        """Whether any token was merged anywhere."""
+        return self.tokens[1] < self.tokens[0]
+
+    @property
+    def granted(self) -> float:
+        """The merge ratio over the sites that were asked to merge, each weighted by its tokens."""
+        return self._mean("granted") or 0.0
+
+    @property
+    def asked(self) -> float | None:
+        """The ratio asked for over the same sites; None if the strategy has none."""
+        return self._mean("asked")
+
+    def __str__(self) -> str:
+        """Sites with the same outcome in one line, with their number."""
+        same: dict[tuple[Any, ...], int] = defaultdict(int)
+        for r in self._rows:
+            grid = "x".join(map(str, r["grid"])) or "-"
+            asked = "-" if r["asked"] is None else f"{r['asked']:.3f}"
+            numbers = (r["tokens"], f"{r['kept']:g}", asked, f"{r['granted']:.3f}", r["plans"])
+            same[r["role"], r["level"], grid, *numbers, r["note"]] += 1
+        head = ("sites", "role", "level", "grid", "tokens", "kept", "asked", "granted", "plans", "note")
+        table = [head, *[tuple(map(str, (count, *key))) for key, count in same.items()]]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in table)
+
+    def _mean(self, column: str) -> float | None:
+        rows = [r for r in self._rows if r["asked"] is not None or (column == "granted" and r["kept"] < r["tokens"])]
+        rows = [r for r in rows if r[column] is not None and r["calls"]]
+        weight = sum(r["tokens"] * r["calls"] for r in rows)
+        return sum(r[column] * r["tokens"] * r["calls"] for r in rows) / weight if weight else None

@@ -1,0 +1,61 @@
+"""Similarity metrics: (..., N, C) and (..., M, C) to (..., N, M), larger is more alike."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .components import SimilarityMetric, register
+
+
+@register("cosine")
+@dataclass(frozen=True)
+class Cosine(SimilarityMetric):
+    """Cosine of the angle, in [-1, 1]; the metric of ToMe (Bolya et al. 2023, arXiv 2210.09461) and ReToM (arXiv 2507.12771)."""
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        unit_a = F.normalize(a, dim=-1)
+        return unit_a @ (unit_a if b is a else F.normalize(b, dim=-1)).mT
+
+
+@register("dot")
+@dataclass(frozen=True)
+class Dot(SimilarityMetric):
+    """Inner product, as attention itself scores keys (Vaswani et al. 2017, arXiv 1706.03762); long tokens attract."""
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        return a @ b.mT
+
+
+@register("euclidean")
+@dataclass(frozen=True)
+class Euclidean(SimilarityMetric):
+    """Minus the L2 distance, at most 0."""
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        return -torch.cdist(_wide(a), _wide(b)).to(a.dtype)
+
+
+@register("manhattan")
+@dataclass(frozen=True)
+class Manhattan(SimilarityMetric):
+    """Minus the L1 distance, at most 0; less ruled by single channels than L2, and the slowest metric here."""
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        return -torch.cdist(_wide(a), _wide(b), p=1).to(a.dtype)
+
+
+@register("pearson")
+@dataclass(frozen=True)
+class Pearson(SimilarityMetric):
+    """Correlation of the channels (Pearson 1895), in [-1, 1]: the cosine after every token's mean is taken away."""
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        centred_a = a - a.mean(-1, keepdim=True)
+        return Cosine()(centred_a, centred_a if b is a else b - b.mean(-1, keepdim=True))
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32: ``cdist`` has no half-precision kernel on CPUs."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

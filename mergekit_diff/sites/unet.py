@@ -1,0 +1,55 @@
+"""U-Nets and ControlNets of diffusers, found by structure: any block with ``attn1`` inside a down, middle or up block."""
+
+from collections.abc import Iterable, Iterator
+
+from torch import nn
+
+from . import Site, register_family
+
+
+@register_family("UNet2DConditionModel", "ControlNetModel")
+def sites(model: nn.Module) -> Iterable[Site]:
+    """The transformer blocks in the order in which they run; a level is a resolution that has at least one."""
+    found = [
+        (factor, stage, f"{prefix}.{name}", frame, block)
+        for factor, stage, prefix, part in _parts(model)
+        for name, frame, block in _blocks(part)
+    ]
+    levels = sorted({factor for factor, *_ in found})
+    for factor, stage, name, frame, block in found:
+        roles = {"self_attention": "attn1", "cross_attention": "attn2", "feed_forward": "ff"}
+        present = {role: block.get_submodule(attr) for role, attr in roles.items() if getattr(block, attr, None) is not None}
+        yield Site(
+            name=name,
+            block=block,
+            roles=present,
+            frame=frame,
+            stage=stage,
+            level=levels.index(factor),
+            refuses=frozenset({"ip_adapter_masks"}),
+        )
+
+
+def _parts(model: nn.Module) -> Iterator[tuple[int, str, str, nn.Module]]:
+    """Every down, middle and up block with how often it is halved."""
+    factor = 0
+    for i, part in enumerate(model.get_submodule("down_blocks").children()):
+        yield factor, "down", f"down_blocks.{i}", part
+        factor += _has(part, "downsamplers")
+    if getattr(model, "mid_block", None) is not None:
+        yield factor, "mid", "mid_block", model.get_submodule("mid_block")
+    for i, part in enumerate(getattr(model, "up_blocks", ())):
+        yield factor, "up", f"up_blocks.{i}", part
+        factor -= _has(part, "upsamplers")
+
+
+def _has(part: nn.Module, resamplers: str) -> bool:
+    return getattr(part, resamplers, None) is not None
+
+
+def _blocks(part: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
+    """Name, enclosing module and block, for every transformer block with self-attention in its first attention."""
+    for frame_name, frame in part.named_modules():
+        for i, block in enumerate(getattr(frame, "transformer_blocks", ())):
+            if hasattr(block, "attn1") and not getattr(block, "only_cross_attention", False):
+                yield f"{frame_name}.transformer_blocks.{i}", frame, block

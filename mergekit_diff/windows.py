@@ -1,0 +1,99 @@
+"""The windows of a grid, at the border smaller rectangles, and the merging of the most alike tokens inside each."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise, product
+
+import torch
+from torch import Tensor
+
+from .components import LayerContext, RatioSchedule, WindowSchedule
+from .plan import MergePlan, pick, top
+
+Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A partition of a grid's tokens into rectangles, kept by shape so that each shape is one batch.
+
+    Args:
+        groups: a tensor (W, k) a window size k, of token indices in raster order; together every token once.
+        back: (N,) where each token stands in the groups laid end to end.
+    """
+
+    groups: tuple[Tensor, ...]
+    back: Tensor
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """(B, N, C) to a (B, W, k, C) for each group."""
+        return [x.index_select(1, g.flatten()).view(len(x), *g.shape, -1) for g in self.groups]
+
+    def join(self, values: list[Tensor]) -> Tensor:
+        """A (B, W, k) for each group to (B, N), in the order of the tokens."""
+        return torch.cat([v.flatten(1) for v in values], 1).index_select(1, self.back)
+
+
+def windows(ctx: LayerContext, schedule: WindowSchedule, device: torch.device) -> Windows:
+    """The windows that ``schedule`` asks for here; a window larger than the grid is cut to it."""
+    size, offset = schedule(ctx), schedule.offset(ctx)
+    return _partition(ctx.grid, tuple(min(s, n) for s, n in zip(size, ctx.grid, strict=True)), offset, device)
+
+
+@lru_cache(maxsize=256)
+def _partition(grid: tuple[int, ...], size: tuple[int, ...], offset: tuple[int, ...], device: torch.device) -> Windows:
+    cuts = [[0, *range(s - o if o else s, n, s), n] for n, s, o in zip(grid, size, offset, strict=True)]
+    tokens = torch.arange(math.prod(grid)).view(grid)
+    by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+    for spans in product(*(pairwise(c) for c in cuts)):
+        window = tokens[tuple(slice(a, b) for a, b in spans)]
+        by_shape[tuple(window.shape)].append(window.flatten())
+    groups = [torch.stack(g) for g in by_shape.values()]
+    back = torch.empty(tokens.numel(), dtype=torch.long)
+    back[torch.cat([g.flatten() for g in groups])] = torch.arange(tokens.numel())
+    return Windows(tuple(g.to(device) for g in groups), back.to(device))
+
+
+def merge_in_windows(
+    x: Tensor, ctx: LayerContext, window: WindowSchedule, ratio: RatioSchedule, alpha: float | None, choose: Choose
+) -> MergePlan:
+    """In each window, merge the ``r_w = min(round(ratio * k_w), k_w - 1)`` tokens most similar to one of them into it.
+
+    Args:
+        x: (B, N, C) tokens.
+        ctx: where and when.
+        window: the windows; k_w is a window's own size, smaller at the border.
+        ratio: the share of every window that is merged away.
+        alpha: the merged token is ``alpha * D + (1 - alpha) * mean(S)``; None is the plain mean of D and S.
+        choose: from a window's tokens (B, W, k, C) and their indices (W, k) the position (B, W, 1) of the representative D,
+            and the similarity (B, W, k) of every token to it.
+    """
+    share = ratio(ctx)
+    parts = windows(ctx, window, x.device)
+    targets, shares, kept = [], [], 0
+    for indices, tokens in zip(parts.groups, parts.split(x), strict=True):
+        count, k = indices.shape
+        r = min(round(share * k), k - 1)
+        kept += count * (k - r)
+        indices = indices.expand(len(x), count, k)
+        if r == 0:
+            targets.append(indices)
+            shares.append(torch.ones_like(indices, dtype=torch.float32))
+            continue
+        chosen, similarity = choose(tokens, indices)
+        is_rep = torch.arange(k, device=x.device) == chosen
+        sources = top(similarity.masked_fill(is_rep, -torch.inf), r)
+        targets.append(torch.where(sources, pick(indices, chosen), indices))
+        if alpha is not None:
+            shares.append(torch.where(sources, (1 - alpha) / r, torch.where(is_rep, alpha, 1.0)))
+    weight = None if alpha is None else parts.join(shares)
+    return MergePlan.from_target(parts.join(targets), kept, weight)
+
+
+def check_alpha(alpha: float | None) -> None:
+    """Refuse a share of the representative that is neither None nor in [0, 1]."""
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is in [0, 1] or null; given {alpha}")

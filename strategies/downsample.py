@@ -1,0 +1,45 @@
+"""ToDo: keys and values on a coarser grid."""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, register
+from mergekit_diff.plan import MergePlan
+from mergekit_diff.schedules import Constant
+
+
+@register("downsample")
+@dataclass(frozen=True)
+class Downsample(MergeStrategy):
+    """Keep a nearest-neighbour resized grid of keys and values. ToDo, Smith et al. (2024), arXiv 2402.13573.
+
+    Every side is multiplied by ``(1 - ratio) ** (1 / axes)``: no similarity is looked at, so the choice costs nothing.
+
+    Args:
+        ratio: share of the tokens that is dropped.
+    """
+
+    roles = ("key_value",)
+
+    ratio: RatioSchedule = Constant(0.75)
+
+    def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
+        """One plan (1, N) for every row of the batch."""
+        scale = (1 - self.ratio(ctx)) ** (1 / len(ctx.grid))
+        target = torch.zeros(1, device=x.device, dtype=torch.long)
+        groups = 1
+        for side in ctx.grid:
+            kept = max(1, round(side * scale))
+            target = rearrange(target[:, None] * side + _nearest(side, kept, x.device), "a b -> (a b)")
+            groups *= kept
+        weight = (target == torch.arange(len(target), device=x.device)).float()
+        return MergePlan.from_target(target[None], groups, weight[None])
+
+
+def _nearest(side: int, kept: int, device: torch.device) -> Tensor:
+    """(side,) for every position of an axis the nearest of the ``kept`` positions that resizing reads."""
+    read = ((torch.arange(kept, device=device) + 0.5) * side / kept).long()
+    return read[(torch.arange(side, device=device)[:, None] - read).abs().argmin(1)]
