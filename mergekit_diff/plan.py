@@ -83,6 +83,12 @@ class MergePlan:
         """The rows of the tokens that stand for the groups, never an average: (B, N, C) to (B, M, C)."""
         return _rows(x, self._for(x, self.num_tokens)._flat_rep, self.num_groups)
 
+    def prepared(self, batch: int) -> "MergePlan":
+        """The plan for ``batch`` rows with the order of its rows derived, so that its first use costs no more than the next."""
+        plan = self if batch == len(self.assign) else self.repeat(batch // len(self.assign))
+        _ = plan._order, plan._flat_assign
+        return plan
+
     def repeat(self, times: int) -> "MergePlan":
         """The plan for a batch that repeats this one's rows: (B, N) to (times * B, N)."""
         weight = None if self.weight is None else self.weight.repeat(times, 1)

@@ -105,7 +105,7 @@ class Planner:
         plan = self.strategy.plan(x[len(x) // halves * (halves - 1) :], ctx)
         if plan is None or plan.num_groups == plan.num_tokens:
             return plan
-        return plan.repeat(halves) if halves > 1 and len(plan.assign) > 1 else plan
+        return plan.prepared(len(x))
 
     def _noise(self, ctx: LayerContext, n: int) -> Tensor:
         digest = hashlib.blake2b(f"{self.seed}/{ctx.step}/{ctx.site}".encode(), digest_size=7).digest()

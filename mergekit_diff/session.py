@@ -105,7 +105,12 @@ class MergeSession:
         self._newest: dict[tuple[str, str], tuple[MergePlan, tuple[int, ...]]] = {}
         self._handles: list[RemovableHandle] = []
         self._note_left_out(found, sites)
-        self._attach(sites)
+        self._refuse_attached_or_compiled()
+        try:
+            self._attach(sites)
+        except BaseException:
+            self.remove_hooks()
+            raise
 
     def report(self) -> MergeReport:
         """What was merged so far: asked, granted and why not, for every site."""
@@ -144,11 +149,13 @@ class MergeSession:
         self._handles = []
         _ATTACHED.discard(self.model)
 
-    def _attach(self, sites: list[Site]) -> None:
+    def _refuse_attached_or_compiled(self) -> None:
         if self.model in _ATTACHED:
             raise RuntimeError(f"another session merges in this {type(self.model).__name__} already; leave that one first")
         if any(getattr(m, "_compiled_call_impl", None) is not None or hasattr(m, "_orig_mod") for m in self.model.modules()):
             raise RuntimeError(f"this {type(self.model).__name__} was compiled before: a compiled model ignores hooks")
+
+    def _attach(self, sites: list[Site]) -> None:
         _ATTACHED.add(self.model)
         names = list(inspect.signature(self.model.forward).parameters)
         place = names.index("timestep") if "timestep" in names else None

@@ -22,7 +22,7 @@ PACKAGES = {
 }
 STYLES = tuple(PACKAGES)
 SIZE = 64
-HELD_OUT = 24
+HELD_OUT = 8
 HERE = Path(__file__).parent
 W3 = "http://www.w3.org"
 
@@ -40,18 +40,18 @@ class Emoji:
     names: list[tuple[str, str]]
 
 
-def concepts() -> dict[str, str]:
-    """Emoji name to caption word, for the concepts that the denoiser learns."""
-    lines = (HERE / "concepts.txt").read_text().splitlines()
-    pairs = (line.split(": ") for line in lines if line and not line.startswith("#"))
-    return {name: word for name, word in pairs}
+def concepts(trained: bool = False) -> dict[str, str]:
+    """Emoji name to caption word: all that the tokenizer knows, or only those that the denoiser is trained on."""
+    lines = [line for line in (HERE / "concepts.txt").read_text().splitlines() if not line.startswith("#")]
+    chosen = [line.removesuffix(" *") for line in lines if line.endswith(" *") or not trained]
+    return dict(line.split(": ") for line in chosen)
 
 
 def held_out() -> set[tuple[str, str]]:
-    """(concept, style) pairs that training never sees, one style of each of 24 concepts; drawn once with a fixed seed."""
+    """(concept, style) pairs that training never sees, one style of some concepts; drawn once with a fixed seed."""
     rng = random.Random(0)
     keep = {"red-apple", "cat-face", "house"}  # shown in README, so all three styles are trained
-    chosen = rng.sample(sorted(set(concepts()) - keep), HELD_OUT)
+    chosen = rng.sample(sorted(set(concepts(trained=True)) - keep), HELD_OUT)
     return {(name, rng.choice(STYLES)) for name in chosen}
 
 

@@ -2,9 +2,11 @@
 
 v-prediction (Salimans and Ho 2022, arXiv 2202.00512) on a cosine schedule (Nichol and Dhariwal 2021, arXiv 2102.09672),
 captions dropped for classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598). The first steps see pictures of half
-the side, where a step costs a quarter; every batch is drawn from its step number alone, so a resumed run repeats nothing.
+the side, where a picture costs a fifth; most of the others read every fourth key and value on the finest level (the project's
+own ``downsample``), which makes a step 1.5 times faster. Every batch is drawn from the number of its step alone.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning as L
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from mergekit_diff import merging
 from mergekit_diff.clock import TRAIN_TIMESTEPS
 
 from . import data, text
@@ -22,6 +25,7 @@ from .training import Ema, fit, save_sheet
 from .vae import encode, to_float
 
 RATE = 4e-4
+POOLED = 0.85  # share of the steps after which all keys and values are read
 SHEET = ("a noto apple", "a flat cat", "a 3d house", "a noto dog", "a flat rocket", "a 3d penguin", "a noto car", "a flat tulip",
          "a 3d donut", "a noto mushroom", "a flat fox", "a cactus")  # fmt: skip
 
@@ -67,7 +71,7 @@ class Denoiser(L.LightningModule):
         self.ema = Ema(self.model, 0.9995)
         self.vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder / "vae").eval().requires_grad_(False)
         self.scheduler = new_scheduler()
-        emoji, words, held_out = data.load(folder), data.concepts(), data.held_out()
+        emoji, words, held_out = data.load(folder), data.concepts(trained=True), data.held_out()
         seen = [i for i, name in enumerate(emoji.names) if name[0] in words and name not in held_out]
         self.names = [(words[emoji.names[i][0]], emoji.names[i][1]) for i in seen]
         pictures = to_float(emoji.images[torch.tensor(seen)])
@@ -89,7 +93,10 @@ class Denoiser(L.LightningModule):
         time = torch.randint(TRAIN_TIMESTEPS, (size,), generator=draw)
         noisy = self.scheduler.add_noise(x, noise, time)
         states = self.model["text_encoder"](text.tokenize(self.tokenizer, captions))[0]
-        v = self.model["unet"](noisy, time, states).sample
+        pooled = not small and self.global_step < POOLED * self.steps
+        unet = self.model["unet"]
+        with merging(unet, "downsample", ratio=0.75, levels=1) if pooled else nullcontext():
+            v = unet(noisy, time, states).sample
         loss = F.mse_loss(v.float(), self.scheduler.get_velocity(x, noise, time))
         self.log("loss_small" if small else "loss", loss)
         return loss
@@ -98,12 +105,13 @@ class Denoiser(L.LightningModule):
         """Update the mean weights; now and then draw the sheet."""
         self.ema.update(self.model)
         if self.global_step % 500 == 0:
+            side = data.SIZE // 2 if self.global_step <= self.small_steps else data.SIZE
             drawn = self.pipeline()(
                 list(SHEET),
                 num_inference_steps=15,
                 guidance_scale=3.0,
-                height=data.SIZE,
-                width=data.SIZE,
+                height=side,
+                width=side,
                 generator=[torch.Generator().manual_seed(i) for i in range(len(SHEET))],
                 output_type="pt",
                 return_dict=False,

@@ -1,9 +1,11 @@
 """Captions, and the small CLIP-type tokenizer and text encoder that read them."""
 
-import json
+import re
+from collections import Counter
+from itertools import pairwise
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -11,6 +13,7 @@ from . import data
 
 LENGTH = 16
 WIDTH = 256
+END = "</w>"
 
 
 def caption(word: str, style: str | None = None) -> str:
@@ -22,22 +25,28 @@ def caption(word: str, style: str | None = None) -> str:
 
 def new_tokenizer() -> CLIPTokenizer:
     """A byte-level BPE in CLIP's form whose merges make one token of every word of the captions; other words fall apart."""
-    bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=4000,
-        min_frequency=1,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        initial_alphabet=sorted(alphabet),
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    words = [part for word in data.concepts().values() for part in word.split()]
-    bpe.train_from_iterator([*words, *data.STYLES, "a", "an", *sorted(alphabet)], trainer)
-    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
-    return CLIPTokenizer(vocab=bpe.get_vocab(), merges=merges, model_max_length=LENGTH)
+    words = {part for word in data.concepts().values() for part in word.split()} | {*data.STYLES, "a", "an"}
+    merges = bpe_merges(re.findall("[a-z]+", " ".join(sorted(words))))
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(c + END for c in letters), *(a + b for a, b in merges)]
+    return CLIPTokenizer(vocab={t: i for i, t in enumerate(dict.fromkeys(tokens))}, merges=merges, model_max_length=LENGTH)
+
+
+def bpe_merges(words: list[str]) -> list[tuple[str, str]]:
+    """Merge the most frequent neighbours until every word is one token. Sennrich et al. (2016), arXiv 1508.07909.
+
+    Written out since the trainer of ``tokenizers`` 0.22 breaks ties by hash order: other ids at every start.
+    """
+    split = [[*word[:-1], word[-1] + END] for word in words]
+    merges = []
+    while pairs := Counter(pair for tokens in split for pair in pairwise(tokens)):
+        best = max(sorted(pairs), key=pairs.__getitem__)
+        merges.append(best)
+        for tokens in split:
+            for i in reversed(range(len(tokens) - 1)):
+                if (*tokens[i : i + 2],) == best:
+                    tokens[i : i + 2] = ["".join(best)]
+    return merges
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:

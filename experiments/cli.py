@@ -1,0 +1,92 @@
+"""The command ``mergekit-diff``. Whatever is heavy is imported inside the commands, so that help is instant."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mergekit_diff import __version__
+
+INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with 2."""
+        self.exit(2, f"mergekit-diff: error: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
+def parser() -> Parser:
+    """Every command and its arguments."""
+    top = Parser(prog="mergekit-diff", description="Training-free token merging in diffusion models: run, look, compare.")
+    top.add_argument("--version", action="version", version=f"mergekit-diff {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run a study, by name or path; the same command again resumes")
+    run.add_argument("study", metavar="STUDY", help="a name (see: mergekit-diff list study) or a .yaml file")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="change the study, such as steps=10 out=runs/mine")
+    run.add_argument("--fresh", action="store_true", help="delete what an earlier run left in the folder and start over")
+    generate = commands.add_parser("generate", help="one picture: base beside merged, with the merge map")
+    generate.add_argument("prompt", metavar="PROMPT", help='such as "a noto apple"')
+    generate.add_argument("overrides", nargs="*", metavar="key=value", help="such as strategy=tomesd strategy.ratio=0.6")
+    report = commands.add_parser("report", help="rebuild the HTML report of a run folder")
+    report.add_argument("folder", type=Path, metavar="RUN_DIR")
+    listed = commands.add_parser("list", help="what is registered, with its settings")
+    listed.add_argument("kind", nargs="?", metavar="KIND", help="strategy, metric, ratio, window or study; all if left out")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0: done. 1: the run failed or is incomplete. 2: the input is wrong, said in one line on stderr. 130: interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _command(_parse(words), words)
+    except ValueError as error:
+        print(f"mergekit-diff: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mergekit-diff: interrupted; the same command again goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    """Words of the form key=value may also stand behind an option, where argparse does not look for them."""
+    top = parser()
+    args, rest = top.parse_known_args(words)
+    if rest and (args.command not in ("run", "generate") or any(word.startswith("-") for word in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.overrides += rest
+    return args
+
+
+def _command(args: argparse.Namespace, words: list[str]) -> int:
+    if args.command == "run":
+        from .loading import load_study
+        from .runner import run
+
+        return run(load_study(args.study, args.overrides), [word for word in words if word != "--fresh"], args.fresh)
+    if args.command == "generate":
+        from .single import generate, single_study
+
+        return generate(single_study(args.prompt, args.overrides))
+    if args.command == "list":
+        from .listing import listing
+
+        print(listing(args.kind))
+        return 0
+    from .folder import RunFolder
+    from .report import write_report
+
+    print(write_report(RunFolder(args.folder)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The run folder: what was asked (config.yaml), what came out (results, images, maps), and who may write."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import provenance
+
+OWN = ("config.yaml", "summary.csv", "speed.csv", "report.html", "results", "images", "maps")
+IGNORED = ("out", "question", "hypothesis", "threads", "speed")
+"""Keys of a study that may differ between two runs into one folder: they change no picture and no column."""
+
+
+def check_writable(out: Path) -> None:
+    """Refuse an output folder that cannot be written, leaving nothing behind.
+
+    Raises:
+        ValueError: it or its nearest existing parent is no folder or not writable.
+    """
+    nearest = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise ValueError(f"the output folder {out} cannot be written: {error.strerror} ({nearest})") from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is never seen half done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's files. Rows of results are the only source of truth."""
+
+    path: Path
+
+    @property
+    def results(self) -> Path:
+        """The rows of this process."""
+        return self.path / "results" / "rank0.jsonl"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only writer.
+
+        Raises:
+            ValueError: another process writes here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ValueError(f"another run is writing to {self.path}") from None
+            yield
+
+    def clear(self) -> None:
+        """Delete what an earlier run left, and nothing else."""
+        for name in OWN:
+            path = self.path / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def check_config(self, study: Mapping[str, Any]) -> None:
+        """Refuse a folder that holds another study's run.
+
+        Raises:
+            ValueError: names the first key that differs.
+        """
+        path = self.path / "config.yaml"
+        if not path.exists():
+            return
+        old = _flat(self.config()["study"])
+        new = _flat(json.loads(json.dumps(study)))
+        for key in [*new, *old]:
+            if key.split(".")[0] not in IGNORED and old.get(key) != new.get(key):
+                raise ValueError(
+                    f"{self.path} holds another run: {key} is {old.get(key)!r} there and {new.get(key)!r} here;"
+                    " give another out=FOLDER, or --fresh to start over"
+                )
+
+    def config(self) -> dict[str, Any]:
+        """What config.yaml says.
+
+        Raises:
+            ValueError: there is none, or it cannot be read.
+        """
+        path = self.path / "config.yaml"
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError:
+            raise ValueError(f"{self.path} is not a run folder: it has no config.yaml") from None
+        except yaml.YAMLError:
+            config = None
+        if not isinstance(config, dict) or "study" not in config:
+            raise ValueError(f"{path} is corrupt")
+        return config
+
+    def write_config(self, study: Mapping[str, Any], command: list[str]) -> None:
+        """Write down what makes this run again."""
+        config = {
+            "study": json.loads(json.dumps(study)),
+            "command": shlex.join(["mergekit-diff", *command]),
+            "git": provenance.git_commit(),
+            "versions": provenance.versions(),
+        }
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        write_atomically(self.path / "config.yaml", text.encode())
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The rows of all finished jobs whose picture is there, by job id."""
+        rows: dict[str, dict[str, Any]] = {}
+        for file in sorted((self.path / "results").glob("rank*.jsonl")):
+            for number, line in enumerate(file.read_bytes().splitlines(keepends=True), 1):
+                if line.endswith(b"\n"):  # a line without an end is one that a crash cut off
+                    row = _row(line, f"{file}: line {number}")
+                    rows[row["job"]] = row
+        return {job: row for job, row in rows.items() if (self.path / row["image"]).is_file()}
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row for good: one line, on the disk when this returns."""
+        self.results.parent.mkdir(parents=True, exist_ok=True)
+        with self.results.open("ab") as file:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def drop_truncated_line(self) -> None:
+        """Cut off what a crash left of the last row."""
+        if self.results.exists():
+            data = self.results.read_bytes()
+            os.truncate(self.results, data.rfind(b"\n") + 1)
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError:
+        raise ValueError(f"{where} is not JSON") from None
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(value, dict) or not value:
+        return {prefix.removesuffix("."): value}
+    return {key: leaf for name, part in value.items() for key, leaf in _flat(part, f"{prefix}{name}.").items()}

@@ -1,0 +1,42 @@
+"""What is registered: every part with its one-line description and its settings."""
+
+import dataclasses
+import inspect
+
+import yaml
+
+from mergekit_diff import names
+from mergekit_diff.components import KINDS, one_of, part_class
+
+from .loading import STUDIES
+
+
+def listing(kind: str | None = None) -> str:
+    """A paragraph a kind: name, first line of the docstring, settings with their defaults.
+
+    Raises:
+        ValueError: no such kind.
+    """
+    known = (*KINDS, "study")
+    kinds = known if kind is None else (one_of(kind, known, "kind"),)
+    return "\n\n".join("\n".join([each.upper(), *(_studies() if each == "study" else _parts(each))]) for each in kinds)
+
+
+def _parts(kind: str) -> list[str]:
+    lines = []
+    for name in names(kind):
+        cls = part_class(kind, name)
+        lines.append(f"  {name:<15} {(inspect.getdoc(cls) or '').splitlines()[0]}")
+        lines += [f"  {'':<15}   {setting}" for setting in map(_setting, dataclasses.fields(cls))]
+    return lines
+
+
+def _setting(field: dataclasses.Field) -> str:
+    if field.default is dataclasses.MISSING:
+        return f"{field.name} (needed)"
+    return f"{field.name} = {field.default!r}"
+
+
+def _studies() -> list[str]:
+    files = sorted(STUDIES.glob("*.yaml"))
+    return [f"  {file.stem:<15} {yaml.safe_load(file.read_text(encoding='utf-8')).get('question', '')}" for file in files]

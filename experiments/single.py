@@ -1,0 +1,88 @@
+"""One prompt: the base picture, the merged one and the merge map, side by side."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import summary, tables
+from .config import Study
+from .folder import check_writable, write_atomically
+from .jobs import Job, jobs
+from .loading import build, override
+from .models import check_model, identity, load_pipeline
+from .runner import try_sites, use_threads
+from .sweep import cells
+from .terminal import complain, progress_bar, show_table
+
+if TYPE_CHECKING:
+    from .picture import Made
+
+OUT = "runs/generate"
+
+
+def single_study(prompt: str, overrides: Iterable[str]) -> Study:
+    """The study of one prompt and one strategy.
+
+    Raises:
+        ValueError: a wrong word, or one that has no meaning for one picture.
+    """
+    study = build(override({"prompts": [prompt], "out": OUT}, overrides))
+    if study.sweep or study.seeds != 1 or study.prompts != [prompt]:
+        raise ValueError("generate makes one picture: it takes no prompts, seeds or sweep; use run for more")
+    return study
+
+
+def generate(study: Study) -> int:
+    """Make the pictures, write them side by side into the study's ``out``, print the path and the row; 0, or 1 if it failed.
+
+    Raises:
+        ValueError: the input is wrong; nothing was written.
+    """
+    planned, out = cells(study), Path(study.out)
+    check_model(study.model)
+    check_writable(out)
+    use_threads(study.threads)
+    base, merged = jobs(planned, identity(study.model))
+    pipe = load_pipeline(study.model, study.device, study.dtype, study.scheduler)
+    try_sites(pipe, planned)
+
+    try:
+        made = _make_both(pipe, base, merged)
+    except Exception as error:  # the input was right: this is a failure of the run
+        complain(f"error: {type(error).__name__}: {error}")
+        return 1
+    path = out / f"{merged.id}.png"
+    write_atomically(path, _side_by_side(*made))
+    rows = [job.record() | one.counts | {"seconds": one.seconds} for job, one in zip((base, merged), made, strict=True)]
+    rows[1] |= _measure(*made, study.metrics)
+    lines = summary.summarize(rows, study.metrics)
+    show_table(study.prompts[0], tables.fidelity_table(lines, study.metrics, None))
+    for note in tables.notes(lines):
+        print(note)
+    print(f"base | merged | merge map: {path}")
+    return 0
+
+
+def _make_both(pipe: Any, base: Job, merged: Job) -> "tuple[Made, Made]":  # noqa: ANN401
+    from .picture import make_picture
+
+    with progress_bar("pictures", 2) as advance:
+        first = make_picture(pipe, base.cell, base.prompt, base.seed)
+        advance()
+        return first, make_picture(pipe, merged.cell, merged.prompt, merged.seed)
+
+
+def _side_by_side(base: "Made", merged: "Made") -> bytes:
+    from .generation import png_bytes
+    from .report.merge_map import draw_map, side_by_side
+
+    maps = [draw_map(merged.image, one) for one in merged.maps[:1]]
+    return png_bytes(side_by_side([base.image, merged.image, *maps]))
+
+
+def _measure(base: "Made", merged: "Made", names: list[str]) -> dict[str, Any]:
+    from .metrics import as_json, metrics
+    from .picture import as_tensor
+
+    known, pair = metrics(), (as_tensor(merged.image), as_tensor(base.image))
+    return {name: as_json(known[name].measure(*pair)) for name in names}

@@ -1,0 +1,50 @@
+"""The tables of a run as rows of text: the terminal and the page show the same."""
+
+import math
+from typing import Any
+
+from .config import Primary
+from .metrics import metrics
+
+FIDELITY = "Fidelity to the base picture of the same prompt and seed"
+SPEED = "Speed on one SD 1.5-sized transformer block (4096 tokens, C=320, batch 2, random weights)"
+DASH = "–"  # noqa: RUF001
+
+
+def fidelity_table(lines: list[dict[str, Any]], names: list[str], primary: Primary | None) -> list[list[str]]:
+    """Heading and a row a cell: tokens before and after in one call of the denoiser, ratios, fidelity to the base, n."""
+    known = metrics()
+    head = ["strategy", "tokens a step", "ratio asked", "granted"]
+    for name in names:
+        arrow = "↑" if known[name].better == "higher" else "↓"
+        unit = f" {known[name].unit}" if known[name].unit else ""
+        mark = " (primary)" if primary is not None and primary.metric == name else ""
+        head.append(f"{known[name].label}{unit} {arrow}{mark}")
+    return [[*head, "s/image", "n"], *[_fidelity_row(line, names) for line in lines]]
+
+
+def speed_table(lines: list[dict[str, Any]]) -> list[list[str]]:
+    """Heading and a row a variant, times in milliseconds."""
+    head = ["variant", "whole block ms", "attention layer ms", "plan ms", "merge + unmerge ms", "block time / base"]
+    keys = ("block", "layer", "plan", "merge", "ratio")
+    return [head, *[[line["variant"], *[_number(line[key], 2 if key == "ratio" else 1) for key in keys]] for line in lines]]
+
+
+def notes(lines: list[dict[str, Any]]) -> list[str]:
+    """What the merge report said about cells, one line each."""
+    return [f"{line['cell']}: {'; '.join(line['notes'])}" for line in lines if line["notes"]]
+
+
+def _fidelity_row(line: dict[str, Any], names: list[str]) -> list[str]:
+    name = line["cell"] + (" (control)" if line["role"] == "control" else "")
+    before, after = line["tokens_before"], line["tokens_after"]
+    tokens = DASH if before is None else f"{before:,.0f} → {after:,.0f}"
+    values = [_number(line[name], 2 if name == "psnr" else 4) for name in names]
+    ratios = [_number(line["asked"], 3), _number(line["granted"], 3)]
+    return [name, tokens, *ratios, *values, _number(line["seconds"], 2), str(line["n"])]
+
+
+def _number(value: Any, digits: int) -> str:  # noqa: ANN401
+    if value in (None, ""):
+        return DASH
+    return "∞" if math.isinf(float(value)) else f"{float(value):.{digits}f}"

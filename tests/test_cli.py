@@ -1,0 +1,105 @@
+"""The command line: instant help, and every bad input in one line with exit code 2, before anything heavy or half-written."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mergekit_diff.experiments.cli import main
+
+HEAVY = ("diffusers", "transformers", "lightning")
+
+
+def loaded_after(*words: str) -> tuple[int, set[str]]:
+    code = (
+        "import json, sys\nfrom mergekit_diff.experiments.cli import main\n"
+        "try: code = main(sys.argv[1:])\nexcept SystemExit as end: code = end.code or 0\n"
+        "print(); print(json.dumps([code, list(sys.modules)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    code, modules = json.loads(done.stdout.splitlines()[-1])
+    return code, set(modules)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["--version"]])
+def test_help_imports_no_torch(words):
+    code, modules = loaded_after(*words)
+    assert code == 0
+    assert not modules & {"torch", "omegaconf", *HEAVY}
+
+
+def test_a_wrong_ratio_is_found_before_anything_heavy_is_loaded():
+    code, modules = loaded_after("run", "quickstart", "sweep={}", "strategy=retom", "strategy.ratio=1.5")
+    assert code == 2
+    assert not modules & set(HEAVY)
+
+
+BAD = {
+    "study": (["run", "quickstrat"], "quickstart"),
+    "key": (["run", "quickstart", "prmpts=emoji-8"], "prompts"),
+    "nested key": (["run", "quickstart", "merging.refesh=2"], "refresh"),
+    "no equals sign": (["run", "quickstart", "seeds"], "seeds"),
+    "strategy": (["generate", "x", "strategy=retmo"], "retom"),
+    "metric of a strategy": (["generate", "x", "strategy.metric=cosin"], "cosine"),
+    "schedule": (["generate", "x", "strategy.ratio={name: liner}"], "linear"),
+    "setting of a strategy": (["generate", "x", "strategy.raito=0.5"], "ratio"),
+    "ratio of 1": (["generate", "x", "strategy.ratio=1"], "ratio"),
+    "negative ratio": (["generate", "x", "strategy.ratio=-0.1"], "ratio"),
+    "empty window": (["generate", "x", "strategy.window=0"], "window"),
+    "negative window": (["generate", "x", "strategy.window=[-2, 2]"], "window"),
+    "window of three axes": (["generate", "x", "strategy.window=[2, 2, 2]"], "axes"),
+    "role": (["generate", "x", "merging.roles=[self_atention]"], "self_attention"),
+    "refresh of 0": (["generate", "x", "merging.refresh=0"], "refresh"),
+    "metric": (["run", "quickstart", "metrics=[pnsr]"], "psnr"),
+    "no steps": (["run", "quickstart", "steps=0"], "steps"),
+    "steps in words": (["run", "quickstart", "steps=many"], "steps"),
+    "scheduler": (["run", "quickstart", "scheduler=dimm"], "ddim"),
+    "prompt list": (["run", "quickstart", "prompts=emoji-9"], "emoji-8"),
+    "empty prompt file": (["run", "quickstart", "prompts=empty.txt"], "empty.txt"),
+    "model": (["run", "quickstart", "model=emojy"], "emoji"),
+    "folder without a model": (["run", "quickstart", "model=."], "model_index.json"),
+    "corrupt model folder": (["run", "quickstart", "model=corrupt"], "corrupt"),
+    "output under a file": (["run", "quickstart", "model=whole", "out=empty.txt/run"], "empty.txt"),
+    "same cell twice": (["run", "quickstart", "sweep={strategy.ratio: {values: [0.5, 0.5]}}"], "same"),
+    "no values": (["run", "quickstart", "sweep={strategy.ratio: [0.5]}"], "values"),
+    "swept key": (["run", "quickstart", "sweep={wandb.mode: {values: [offline]}}"], "strategy"),
+    "overridden sweep": (["run", "quickstart", "strategy.ratio=0.3"], "sweep"),
+    "control that is no cell": (["run", "quickstart", "control={strategy.ratio: 0.9}"], "control"),
+    "two devices": (["run", "quickstart", "devices=2"], "devices"),
+    "study file that is no mapping": (["run", "list.yaml"], "mapping"),
+    "kind": (["list", "stratgy"], "strategy"),
+    "command": (["rnu"], "run"),
+    "option": (["run", "quickstart", "--frehs"], "--frehs"),
+    "behind an option": (["run", "quickstart", "--fresh", "setps=3"], "steps"),
+    "no run folder": (["report", "."], "config.yaml"),
+}
+
+
+@pytest.mark.parametrize(("words", "hint"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_line_and_exit_code_2(words, hint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "list.yaml").write_text("- a\n- b\n")
+    for name, weights in (("corrupt", b"not safetensors"), ("whole", (2).to_bytes(8, "little") + b"{}")):
+        (tmp_path / name / "unet").mkdir(parents=True)
+        (tmp_path / name / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DConditionModel"]}')
+        (tmp_path / name / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(weights)
+    before = sorted(tmp_path.rglob("*"))
+    try:
+        code = main(words)
+    except SystemExit as end:
+        code = end.code
+    said = capsys.readouterr()
+    assert code == 2
+    assert len(said.err.splitlines()) == 1
+    assert said.err.startswith("mergekit-diff: error: ")
+    assert hint in said.err
+    assert said.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_list_names_everything(capsys):
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("retom", "ratio = ", "cosine", "quickstart", "arXiv 2507.12771"))

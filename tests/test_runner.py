@@ -1,0 +1,139 @@
+"""Runs: complete or said so, resumed and never done twice, one writer."""
+
+import fcntl
+import json
+
+import pytest
+import torch
+import yaml
+from tiny import tiny_pipeline
+
+from mergekit_diff.experiments.cli import main
+from mergekit_diff.experiments.folder import RunFolder
+from mergekit_diff.experiments.generation import Generation
+
+STUDY = {
+    "prompts": ["a <noto> apple", "a flat ../../cat"],
+    "steps": 2,
+    "sweep": {"strategy": {"values": [{"name": "retom", "ratio": 0.5}, {"name": "tomesd", "ratio": 0.5}]}},
+    "metrics": ["psnr", "ssim"],
+}
+JOBS = 6
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A tiny model is fastest so."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def words(model, tmp_path):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY | {"model": str(model), "out": str(tmp_path / "out")}))
+    return ["run", str(tmp_path / "study.yaml")]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "out")
+
+
+def lines(folder):
+    return folder.results.read_text().splitlines()
+
+
+def test_a_run_is_whole_and_the_same_command_does_nothing_twice(words, folder, monkeypatch, capsys):
+    assert main(words) == 0
+    rows = [json.loads(line) for line in lines(folder)]
+    assert len(rows) == JOBS
+    assert [row["cell"] for row in rows[:3]] == ["base", "retom", "tomesd"]
+    assert all({"job", "cell", "prompt", "seed", "strategy", "image", "seconds"} <= set(row) for row in rows)
+    merged = [row for row in rows if row["cell"] != "base"]
+    assert all(row["tokens_after"] < row["tokens_before"] and row["psnr"] != "inf" for row in merged)
+    assert {file.stem for file in (folder.path / "images").iterdir()} == {row["job"] for row in rows}
+    assert (folder.path / "summary.csv").exists()
+    assert "retom" in capsys.readouterr().out
+    monkeypatch.setattr(Generation, "do", lambda *_: pytest.fail("done twice"))
+    assert main(words) == 0
+    assert len(lines(folder)) == JOBS
+
+
+def test_a_run_resumes_after_a_crash_in_the_middle_of_a_row(words, folder):
+    assert main(words) == 0
+    whole = lines(folder)
+    folder.results.write_text("\n".join(whole[:3]) + "\n" + whole[3][:20])
+    (folder.path / json.loads(whole[0])["image"]).unlink()
+    assert main(words) == 0
+    assert set(folder.rows()) == {json.loads(line)["job"] for line in whole}
+    assert len(lines(folder)) == 3 + 1 + 3
+
+
+def test_another_study_in_the_folder_is_refused_and_fresh_starts_over(words, folder, capsys):
+    assert main(words) == 0
+    before = lines(folder)
+    assert main([*words, "guidance=5.0"]) == 2
+    assert "guidance is 3.0 there and 5.0 here" in capsys.readouterr().err
+    assert lines(folder) == before
+    assert main([*words, "guidance=5.0", "--fresh"]) == 0
+    assert len(lines(folder)) == JOBS
+    assert {json.loads(line)["job"] for line in before}.isdisjoint(folder.rows())
+
+
+def test_a_second_writer_is_refused(words, folder, capsys):
+    folder.path.mkdir()
+    with (folder.path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(words) == 2
+    assert "another run" in capsys.readouterr().err
+    assert not folder.results.exists()
+
+
+def test_missing_pictures_are_exit_code_1_and_named(words, folder, monkeypatch, capsys):
+    do = Generation.do
+
+    def broken(self, job):
+        if job.cell.name == "tomesd":
+            raise RuntimeError("out of luck")
+        do(self, job)
+
+    monkeypatch.setattr(Generation, "do", broken)
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "out of luck" in said
+    assert "2 of 6 pictures are missing" in said
+    assert len(lines(folder)) == JOBS - 2
+
+
+def test_a_cell_that_merges_nothing_fails_and_ratio_0_is_the_base(words, capsys):
+    one = [*words, "prompts=[a cat]", "control={}"]
+    assert main([*one, "sweep={strategy.ratio: {values: [0]}}"]) == 0
+    assert "∞" in capsys.readouterr().out
+    assert main([*one, "sweep={strategy.window: {values: [1]}}", "--fresh"]) == 1
+    assert "merged nothing" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_cleanly(words, monkeypatch, capsys):
+    def interrupted(self, job):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Generation, "do", interrupted)
+    assert main(words) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler", "heun", "dpm++", "lcm"])
+def test_generate_writes_base_merged_and_map_under_every_scheduler(scheduler, model, tmp_path, capsys):
+    words = [f"model={model}", "steps=3", f"scheduler={scheduler}", f"out={tmp_path / 'one'}", "metrics=[psnr]"]
+    assert main(["generate", "a noto apple", *words]) == 0
+    (picture,) = (tmp_path / "one").glob("*.png")
+    assert str(picture) in capsys.readouterr().out
