@@ -15,11 +15,11 @@ class Clock:
     that repeats beyond the calls a step that were seen so far. Equal timesteps in a row are one step.
 
     Args:
-        scheduler: a diffusers scheduler, or None.
+        pipe: a diffusers pipeline, whose scheduler may be exchanged at any time, or None.
     """
 
-    def __init__(self, scheduler: Any | None) -> None:  # noqa: ANN401
-        self._scheduler = scheduler
+    def __init__(self, pipe: Any | None) -> None:  # noqa: ANN401
+        self._pipe = pipe
         self._timesteps: Any = None
         self._calls_per_step: int | None = None
         self._plan_of: tuple[float, float, int | None] = (0.0, 0.0, None)
@@ -62,6 +62,10 @@ class Clock:
         first, last, _ = self._plan_of
         share = (first - self.timestep) / (first - last) if first != last else 0.0
         return min(1.0, max(0.0, share))
+
+    @property
+    def _scheduler(self) -> Any | None:  # noqa: ANN401
+        return getattr(self._pipe, "scheduler", None)
 
     def _is_new_image(self, t: float) -> bool:
         if self._scheduler is not None:

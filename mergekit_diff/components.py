@@ -24,8 +24,7 @@ class LayerContext:
 
     Args:
         site: name of the transformer block in its model.
-        role: "self_attention", "key_value", "cross_attention" or "feed_forward"; the roles of a block that share a plan ask
-            for it as "self_attention".
+        role: "self_attention", "key_value", "cross_attention" or "feed_forward"; where several share a plan, the first of them.
         stage: "down", "mid" or "up" of a U-Net, else None.
         depth: how many sites come before this one, in [0, num_sites).
         num_sites: sites of the session.

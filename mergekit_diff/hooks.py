@@ -42,6 +42,7 @@ class SiteHooks:
 
     def attach(self) -> list[RemovableHandle]:
         """Register the hooks; the handles take them away again."""
+        names = {role: first_name(module) for role, module in self.site.roles.items()}
         name = first_name(self.site.block)
 
         def before_block(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -50,12 +51,10 @@ class SiteHooks:
         handles = [self.site.block.register_forward_pre_hook(before_block, with_kwargs=True)]
         for role, module in self.site.roles.items():
             if role in self.roles or (role == "self_attention" and "key_value" in self.roles):
-                handles += self._attach_role(role, module)
+                handles += self._attach_role(role, module, names[role])
         return handles
 
-    def _attach_role(self, role: str, module: nn.Module) -> list[RemovableHandle]:
-        name = first_name(module)
-
+    def _attach_role(self, role: str, module: nn.Module, name: str) -> list[RemovableHandle]:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
             plan = self.plan if role in self.roles else None
             key_value = self.key_value if role == "self_attention" else None
@@ -85,12 +84,15 @@ class SiteHooks:
         plan = self.plan or self.key_value
         assert plan is not None
         where = f"{self.site.name} {role}"
+        others = kwargs.get(self.site.key_value) if role == "cross_attention" else None
+        words = others.shape[1] if isinstance(others, Tensor) else -1
         if x.shape[1] != plan.num_tokens:
             raise ValueError(f"{where}: called with {x.shape[1]} of {plan.num_tokens} tokens; chunked calls cannot be merged")
         for key, value in [*((f"argument {i}", a) for i, a in enumerate(args[1:], 1)), *kwargs.items()]:
             if value is None or key == name or key in self.site.passes:
                 continue
-            if key in self.site.refuses or (isinstance(value, Tensor) and plan.num_tokens in value.shape):
+            per_token = isinstance(value, Tensor) and plan.num_tokens in value.shape and value.shape[-1] != words
+            if per_token or key in self.site.refuses:
                 raise ValueError(f"{where}: '{key}' has a value for every token, which this site cannot merge; leave it out")
         if self.key_value is not None and role == "self_attention" and kwargs.get(self.site.key_value) is not None:
             raise ValueError(f"{where}: '{self.site.key_value}' is given already, so its keys are not the block's own tokens")

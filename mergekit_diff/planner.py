@@ -80,7 +80,7 @@ class Planner:
             raise ValueError(f"{ctx.site}: {x.shape[1]} tokens do not lie on a grid of {ctx.grid}")
         key = (ctx.grid if self.by_grid else ctx.site, self.clock.call, ctx.role)
         kept = self._kept.get(key)
-        settings, given = self.settings(ctx), (x.shape[:2], x.dtype, x.device, halves)
+        settings, given = self.settings(ctx), (ctx.grid, len(x), x.dtype, x.device, halves)
         if kept is not None and self._holds(kept, ctx, settings, given):
             kept.checked = ctx.step
             return kept.plan, False

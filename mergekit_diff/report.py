@@ -48,7 +48,7 @@ class Tally:
         if self.calls == 0 and not notes:
             notes = ["never called"]
         if asked is not None and self.after < self.before and asked - granted > max(0.005, 1 / (self.before / calls)):
-            notes.append("no more could be granted")
+            notes.append("less granted than asked")
         return {
             "site": self.site.name,
             "role": self.role,

@@ -77,7 +77,9 @@ class Step(RatioSchedule):
         super().__post_init__()
         for value in self.values:
             _check_ratio("values", value)
-        if len(self.values) != len(self.at) + 1 or any(a >= b for a, b in pairwise((0.0, *self.at, 1.0))):
+        numbers = all(isinstance(point, int | float) for point in self.at)
+        rising = numbers and all(a < b for a, b in pairwise((0.0, *self.at, 1.0)))
+        if not rising or len(self.values) != len(self.at) + 1:
             raise ValueError(f"ratio 'step': one value more than points, points rising in (0, 1); given {self.values}, {self.at}")
 
     def __call__(self, ctx: LayerContext) -> float:

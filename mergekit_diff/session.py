@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .clock import Clock
-from .components import LayerContext, MergeStrategy, RatioSchedule, make, one_of
+from .components import LayerContext, MergeStrategy, RatioSchedule, make, one_of, part_class
 from .hooks import SiteHooks, argument, first_name
 from .plan import MergePlan
 from .planner import Planner, schedules
@@ -21,6 +22,7 @@ from .sites import ROLES, Site, find_sites
 
 SHARE = ("cfg", "grid")
 GATES = ("none",)
+Plans = tuple[MergePlan | None, MergePlan | None]
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
 
 
@@ -88,8 +90,9 @@ class MergeSession:
         self.share = _words(share, SHARE, "share")
         one_of(gate, GATES, "gate")
         self._pipe, self.model = _denoiser(target)
-        self._clock = Clock(getattr(self._pipe, "scheduler", None))
+        self._clock = Clock(self._pipe)
         self._levels = _at_least_one(strategy.levels if levels is None else levels, "levels", none=True)
+        self._refuse_attached_or_compiled()
         found = find_sites(self.model)
         sites = [s for s in found if self._levels is None or s.level < self._levels]
         self._planner = Planner(
@@ -104,8 +107,9 @@ class MergeSession:
         self._grids: dict[nn.Module, tuple[int, ...]] = {}
         self._newest: dict[tuple[str, str], tuple[MergePlan, tuple[int, ...]]] = {}
         self._handles: list[RemovableHandle] = []
+        self._running = False
+        self._ran: dict[tuple[str, int], Plans] = {}
         self._note_left_out(found, sites)
-        self._refuse_attached_or_compiled()
         try:
             self._attach(sites)
         except BaseException:
@@ -146,7 +150,7 @@ class MergeSession:
         """Restore the model without a word."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._handles, self._ran = [], {}
         _ATTACHED.discard(self.model)
 
     def _refuse_attached_or_compiled(self) -> None:
@@ -164,8 +168,13 @@ class MergeSession:
             if place is None:
                 self._clock.start_image()
             self._clock.tick(0.0 if place is None else argument(args, kwargs, place, "timestep"))
+            self._running = True
+
+        def on_return(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
+            self._running = False
 
         self._handles.append(self.model.register_forward_pre_hook(on_call, with_kwargs=True))
+        self._handles.append(self.model.register_forward_hook(on_return, always_call=True))
         for site in sites:
             self._read_grid(site)
         for depth, site in enumerate(sites):
@@ -183,13 +192,20 @@ class MergeSession:
 
         self._handles.append(frame.register_forward_pre_hook(on_frame, with_kwargs=True))
 
-    def _chooser(self, site: Site, depth: int) -> Callable[[Tensor], tuple[MergePlan | None, MergePlan | None]]:
+    def _chooser(self, site: Site, depth: int) -> Callable[[Tensor], Plans]:
         shared = [role for role in self.roles if role != "key_value" and role in site.roles]
         own = [role for role in self.roles if role == "key_value" and "self_attention" in site.roles]
 
-        def choose(x: Tensor) -> tuple[MergePlan | None, MergePlan | None]:
+        def choose(x: Tensor) -> Plans:
+            may_recompute = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+            call = (site.name, x.data_ptr()) if may_recompute else ("", 0)
+            if not self._running and call in self._ran:  # gradient checkpointing runs a block again during backward
+                return self._ran[call]
             grid = (x.shape[1],) if site.frame is None else self._grids[site.frame]
-            return self._choose(x, site, shared, depth, grid), self._choose(x, site, own, depth, grid)
+            plans = self._choose(x, site, shared, depth, grid), self._choose(x, site, own, depth, grid)
+            if may_recompute:
+                self._ran[call] = plans
+            return plans
 
         return choose
 
@@ -245,7 +261,13 @@ def _strategy(spec: Any, settings: Mapping[str, Any]) -> MergeStrategy:  # noqa:
         for name in settings:
             one_of(name, [f.name for f in dataclasses.fields(spec)] + list(MergeSession.OPTIONS), "option")
         return dataclasses.replace(spec, **settings)
-    return make("strategy", {**({"name": spec} if isinstance(spec, str) else spec), **settings})
+    spec = {"name": spec} if isinstance(spec, str) else spec
+    if not isinstance(spec, Mapping) or "name" not in spec:
+        return make("strategy", spec)
+    known = inspect.signature(part_class("strategy", str(spec["name"]))).parameters
+    for name in settings:
+        one_of(name, [*known, *MergeSession.OPTIONS], "option")
+    return make("strategy", {**spec, **settings})
 
 
 def _denoiser(target: Any) -> tuple[Any, nn.Module]:  # noqa: ANN401

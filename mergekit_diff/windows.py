@@ -40,12 +40,12 @@ class Windows:
 def windows(ctx: LayerContext, schedule: WindowSchedule, device: torch.device) -> Windows:
     """The windows that ``schedule`` asks for here; a window larger than the grid is cut to it."""
     size, offset = schedule(ctx), schedule.offset(ctx)
-    return _partition(ctx.grid, tuple(min(s, n) for s, n in zip(size, ctx.grid, strict=True)), offset, device)
+    return _partition(ctx.grid, size, offset, device)
 
 
 @lru_cache(maxsize=256)
 def _partition(grid: tuple[int, ...], size: tuple[int, ...], offset: tuple[int, ...], device: torch.device) -> Windows:
-    cuts = [[0, *range(s - o if o else s, n, s), n] for n, s, o in zip(grid, size, offset, strict=True)]
+    cuts = [[0, *range(s - o % s, n, s), n] for n, s, o in zip(grid, size, offset, strict=True)]
     tokens = torch.arange(math.prod(grid)).view(grid)
     by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
     for spans in product(*(pairwise(c) for c in cuts)):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import tiny_unet
 
 from mergekit_diff import make, merging, names
-from tiny import tiny_unet
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from ..components import load_plugins
+from ..components import load_plugins, one_of
 
 ROLES = ("self_attention", "key_value", "cross_attention", "feed_forward")
 
@@ -43,6 +43,10 @@ class Site:
     key_value: str = "encoder_hidden_states"
     passes: frozenset[str] = field(default=frozenset({"encoder_hidden_states"}))
     refuses: frozenset[str] = field(default=frozenset())
+
+    def __post_init__(self) -> None:
+        for role in self.roles:
+            one_of(role, ROLES, f"role of site {self.name}")
 
 
 FindSites = Callable[[nn.Module], Iterable[Site]]
