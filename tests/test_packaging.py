@@ -110,6 +110,14 @@ def test_strategy_of_another_distribution_is_found_by_its_entry_point_alone(inst
     assert "from-elsewhere" in done.stdout and "retom" in done.stdout
 
 
+def test_quickstart_of_two_prompts_runs_from_the_wheel(installed, tmp_path):
+    words = ('prompts=["a noto apple", "a flat cat"]', "steps=2", "threads=1", "speed=false", "out=runs/two")
+    done = run(installed / "mergekit-diff", "run", "quickstart", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "runs/two/results/rank0.jsonl").read_text().splitlines()) == 2 * 6
+    assert "a noto apple" in (tmp_path / "runs/two/report.html").read_text()
+
+
 def test_import_leaves_torch_out(tmp_path):
     code = "import sys, mergekit_diff; dir(mergekit_diff); print(mergekit_diff.__version__, 'torch' in sys.modules)"
     done = run(sys.executable, "-c", code, cwd=tmp_path)
