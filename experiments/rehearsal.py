@@ -1,13 +1,12 @@
 """What can be wrong with a strategy and its merging options is found on a toy layer, before a model is loaded."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from mergekit_diff import LayerContext, MergeStrategy
-from mergekit_diff.components import one_of
-from mergekit_diff.session import GATES, SHARE
-from mergekit_diff.sites import ROLES
+from mergekit_diff.options import Options
 
 from .config import Merging
 
@@ -18,26 +17,8 @@ def merging_options(strategy: MergeStrategy, options: Merging) -> dict[str, Any]
     Raises:
         ValueError: an option is out of range or unknown.
     """
-    filled = {
-        "refresh": strategy.refresh if options.refresh is None else options.refresh,
-        "roles": list(strategy.roles if options.roles is None else options.roles),
-        "levels": strategy.levels if options.levels is None else options.levels,
-        "share": list(options.share),
-        "gate": options.gate,
-        "seed": options.seed,
-    }
-    if filled["refresh"] < 1:
-        raise ValueError(f"merging.refresh must be at least 1, not {filled['refresh']}")
-    if not filled["roles"]:
-        raise ValueError(f"merging.roles must name at least one role; possible: {', '.join(ROLES)}")
-    for role in filled["roles"]:
-        one_of(role, ROLES, "role")
-    for share in filled["share"]:
-        one_of(share, SHARE, "share")
-    one_of(filled["gate"], GATES, "gate")
-    if filled["levels"] is not None and not (type(filled["levels"]) is int and filled["levels"] >= 1):
-        raise ValueError(f"merging.levels must be a number of levels, at least 1, or null for all, not {filled['levels']!r}")
-    return filled
+    given = Options(options.roles, options.refresh, options.levels, options.share, options.gate, options.seed).filled(strategy)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(given).items() if key != "strict"}
 
 
 def rehearse(strategy: MergeStrategy, roles: list[str], grid: tuple[int, ...] = (8, 8)) -> None:

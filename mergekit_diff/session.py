@@ -15,31 +15,51 @@ from torch.utils.hooks import RemovableHandle
 from .clock import Clock
 from .components import LayerContext, MergeStrategy, RatioSchedule, make, one_of, part_class
 from .hooks import SiteHooks, argument, first_name
+from .options import NAMES as OPTIONS
+from .options import Options
 from .plan import MergePlan
 from .planner import Planner, schedules
 from .report import MergeReport, Tally
-from .sites import ROLES, Site, find_sites
+from .sites import Site, find_sites
 
-SHARE = ("cfg", "grid")
-GATES = ("none",)
 Plans = tuple[MergePlan | None, MergePlan | None]
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
 
 
 @contextmanager
-def merging(target: Any, strategy: Any, **options: Any) -> "Iterator[MergeSession]":  # noqa: ANN401
+def merging(
+    target: Any,  # noqa: ANN401
+    strategy: Any,  # noqa: ANN401
+    *,
+    roles: Iterable[str] | None = None,
+    refresh: int | None = None,
+    levels: int | None = None,
+    share: Iterable[str] = (),
+    gate: str = "none",
+    seed: int = 0,
+    strict: bool = False,
+    **settings: Any,  # noqa: ANN401
+) -> "Iterator[MergeSession]":
     """Merge tokens inside a ``with`` block; leaving it, also by an exception, restores the model to the bit.
 
     Args:
         target: a diffusers pipeline, its denoiser, a ControlNet, or a model of a registered family.
         strategy: a name, a mapping with ``name``, or a strategy.
-        **options: those of :class:`MergeSession`; all others are the strategy's settings, such as ``ratio=0.5``.
+        roles: as are the next six, see :class:`mergekit_diff.options.Options`.
+        refresh: a plan serves this many steps.
+        levels: merge on this many of the finest grids.
+        share: "cfg", "grid", both or none.
+        gate: "none".
+        seed: of all noise.
+        strict: raise where a session that merged nothing would warn.
+        **settings: the strategy's own, such as ``ratio=0.5``.
 
     Raises:
         ValueError: an unknown name or option, a value out of range, a model with no known sites; in one line.
         RuntimeError: the model is merged already, or was compiled before; with ``strict``, nothing was merged.
     """
-    session = attach(target, strategy, **options)
+    part = _strategy(strategy, settings)
+    session = MergeSession(target, part, Options(roles, refresh, levels, share, gate, seed, strict))
     try:
         yield session
     except BaseException:
@@ -49,9 +69,9 @@ def merging(target: Any, strategy: Any, **options: Any) -> "Iterator[MergeSessio
 
 
 def attach(target: Any, strategy: Any, **options: Any) -> "MergeSession":  # noqa: ANN401
-    """As :func:`merging`, until ``session.detach()``."""
-    own = {k: options.pop(k) for k in MergeSession.OPTIONS if k in options}
-    return MergeSession(target, _strategy(strategy, options), **own)
+    """As :func:`merging`, with the same arguments, until ``session.detach()``."""
+    own = {name: options.pop(name) for name in OPTIONS if name in options}
+    return MergeSession(target, _strategy(strategy, options), Options(**own))
 
 
 class MergeSession:
@@ -60,50 +80,26 @@ class MergeSession:
     Args:
         target: as in :func:`merging`.
         strategy: what chooses the plans.
-        roles: any of "self_attention", "key_value", "cross_attention", "feed_forward"; None is the strategy's default.
-        refresh: a plan serves this many steps; None is the strategy's default.
-        levels: merge on this many of the finest grids; None is the strategy's default, which may be all.
-        share: "cfg": rows are [uncond, cond] and the conditional half's plan serves both; "grid": sites of one grid share a
-            plan within a step.
-        gate: "none".
-        seed: of all noise.
-        strict: raise where a session that merged nothing would warn.
+        options: how it is applied.
     """
 
-    OPTIONS = ("roles", "refresh", "levels", "share", "gate", "seed", "strict")
-
-    def __init__(
-        self,
-        target: Any,  # noqa: ANN401
-        strategy: MergeStrategy,
-        *,
-        roles: Iterable[str] | None = None,
-        refresh: int | None = None,
-        levels: int | None = None,
-        share: Iterable[str] = (),
-        gate: str = "none",
-        seed: int = 0,
-        strict: bool = False,
-    ) -> None:
-        self.strategy, self.strict = strategy, strict
-        self.roles = _words(strategy.roles if roles is None else roles, ROLES, "role")
-        self.share = _words(share, SHARE, "share")
-        one_of(gate, GATES, "gate")
+    def __init__(self, target: Any, strategy: MergeStrategy, options: Options) -> None:  # noqa: ANN401
+        self.strategy, self.options = strategy, options.filled(strategy)
         self._pipe, self.model = _denoiser(target)
         self._clock = Clock(self._pipe)
-        self._levels = _at_least_one(strategy.levels if levels is None else levels, "levels", none=True)
         self._refuse_attached_or_compiled()
-        found = find_sites(self.model)
-        sites = [s for s in found if self._levels is None or s.level < self._levels]
+        self._roles, self._share = tuple(self.options.roles or ()), tuple(self.options.share)
+        found, levels = find_sites(self.model), self.options.levels
+        sites = [s for s in found if levels is None or s.level < levels]
         self._planner = Planner(
             strategy,
             self._clock,
             num_sites=len(sites),
-            refresh=_at_least_one(strategy.refresh if refresh is None else refresh, "refresh") or 1,
-            by_grid="grid" in self.share,
-            seed=seed,
+            refresh=self.options.refresh or 1,
+            by_grid="grid" in self._share,
+            seed=self.options.seed,
         )
-        self._tallies = {(s.name, role): Tally(s, role) for s in found for role in self.roles}
+        self._tallies = {(s.name, role): Tally(s, role) for s in found for role in self._roles}
         self._grids: dict[nn.Module, tuple[int, ...]] = {}
         self._newest: dict[tuple[str, str], tuple[MergePlan, tuple[int, ...]]] = {}
         self._handles: list[RemovableHandle] = []
@@ -142,7 +138,7 @@ class MergeSession:
             return
         reasons = dict.fromkeys(row["note"] for row in report.to_dicts() if row["note"])
         message = f"no token was merged in {type(self.model).__name__}: {'; '.join(reasons)}"
-        if self.strict:
+        if self.options.strict:
             raise RuntimeError(message)
         warnings.warn(message, stacklevel=3)
 
@@ -178,7 +174,7 @@ class MergeSession:
         for site in sites:
             self._read_grid(site)
         for depth, site in enumerate(sites):
-            self._handles += SiteHooks(site, self.roles, self._chooser(site, depth)).attach()
+            self._handles += SiteHooks(site, self._roles, self._chooser(site, depth)).attach()
 
     def _read_grid(self, site: Site) -> None:
         frame = site.frame
@@ -193,8 +189,8 @@ class MergeSession:
         self._handles.append(frame.register_forward_pre_hook(on_frame, with_kwargs=True))
 
     def _chooser(self, site: Site, depth: int) -> Callable[[Tensor], Plans]:
-        shared = [role for role in self.roles if role != "key_value" and role in site.roles]
-        own = [role for role in self.roles if role == "key_value" and "self_attention" in site.roles]
+        shared = [role for role in self._roles if role != "key_value" and role in site.roles]
+        own = [role for role in self._roles if role == "key_value" and "self_attention" in site.roles]
 
         def choose(x: Tensor) -> Plans:
             may_recompute = torch.is_grad_enabled() and not torch.compiler.is_compiling()
@@ -229,7 +225,7 @@ class MergeSession:
         return plan if merges else None
 
     def _halves(self, batch: int) -> int:
-        guided = "cfg" in self.share and getattr(self._pipe, "do_classifier_free_guidance", True)
+        guided = "cfg" in self._share and getattr(self._pipe, "do_classifier_free_guidance", True)
         if guided and batch % 2:
             raise ValueError(f"share='cfg' takes rows [uncond, cond], so an even batch; given {batch}")
         return 2 if guided else 1
@@ -250,7 +246,7 @@ class MergeSession:
     def _note_left_out(self, found: list[Site], sites: list[Site]) -> None:
         for (name, role), tally in self._tallies.items():
             if name not in {s.name for s in sites}:
-                tally.notes[f"level {tally.site.level} is left out (levels={self._levels})"] = None
+                tally.notes[f"level {tally.site.level} is left out (levels={self.options.levels})"] = None
             elif role not in tally.site.roles and role != "key_value":
                 tally.notes[f"this block has no {role}"] = None
 
@@ -259,14 +255,14 @@ def _strategy(spec: Any, settings: Mapping[str, Any]) -> MergeStrategy:  # noqa:
     """The strategy that ``spec`` means, with further settings; an unknown one is told from the session's own options."""
     if isinstance(spec, MergeStrategy):
         for name in settings:
-            one_of(name, [f.name for f in dataclasses.fields(spec)] + list(MergeSession.OPTIONS), "option")
+            one_of(name, [*(f.name for f in dataclasses.fields(spec)), *OPTIONS], "option")
         return dataclasses.replace(spec, **settings)
     spec = {"name": spec} if isinstance(spec, str) else spec
     if not isinstance(spec, Mapping) or "name" not in spec:
         return make("strategy", spec)
     known = inspect.signature(part_class("strategy", str(spec["name"]))).parameters
     for name in settings:
-        one_of(name, [*known, *MergeSession.OPTIONS], "option")
+        one_of(name, [*known, *OPTIONS], "option")
     return make("strategy", {**spec, **settings})
 
 
@@ -278,17 +274,6 @@ def _denoiser(target: Any) -> tuple[Any, nn.Module]:  # noqa: ANN401
         if isinstance(getattr(target, part, None), nn.Module):
             return target, getattr(target, part)
     raise ValueError(f"a pipeline with a unet or transformer, or a model, can be merged; given {type(target).__name__}")
-
-
-def _words(given: Iterable[str], possible: tuple[str, ...], what: str) -> tuple[str, ...]:
-    words = (given,) if isinstance(given, str) else tuple(given)
-    return tuple(one_of(word, possible, what) for word in words)
-
-
-def _at_least_one(value: int | None, what: str, none: bool = False) -> int | None:
-    if (value is None and none) or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value
-    raise ValueError(f"{what} is a whole number of at least 1{' or None' if none else ''}; given {value!r}")
 
 
 def _times(size: tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ from mergekit_diff.windows import check_alpha, merge_in_windows
 @register("retom")
 @dataclass(frozen=True)
 class ReToM(MergeStrategy):
-    """Merge into each window's token of highest mean similarity. ReToM, Lee and Hong (2025), arXiv 2507.12771.
+    """Merge into each window's token of highest mean similarity. ReToM (2025), arXiv 2507.12771.
 
     With D the representative and S the r_w tokens of the window most similar to it, the merged token is
     ``alpha * D + (1 - alpha) * mean(S)``. The paper gives neither window sizes nor alpha nor the cache period R.

@@ -336,7 +336,7 @@ def test_every_role_alone_gives_another_prediction(unet, latents, predict):
 def test_one_role_may_be_given_as_a_word(unet, latents, predict):
     with merging(unet, "retom", roles="feed_forward", share="grid") as session:
         predict(unet, latents())
-    assert session.roles == ("feed_forward",) and session.share == ("grid",)
+    assert session.options.roles == ("feed_forward",) and session.options.share == ("grid",)
 
 
 def test_roles_of_a_block_share_one_plan_and_key_value_has_its_own(unet, latents, predict, recorder):

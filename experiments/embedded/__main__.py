@@ -10,7 +10,7 @@ def main() -> None:
     parser.add_argument("stage", choices=["data", "vae", "denoiser", "export"])
     parser.add_argument("--folder", type=Path, default=Path("runs/embedded"), help="work folder (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="train up to this many steps (default: the stage's own)")
-    parser.add_argument("--small-steps", type=int, default=4000, help="denoiser steps at half the side (default: %(default)s)")
+    parser.add_argument("--small-steps", type=int, default=3800, help="denoiser steps at half the side (default: %(default)s)")
     args = parser.parse_args()
     if args.stage == "data":
         from . import data
@@ -23,7 +23,7 @@ def main() -> None:
     elif args.stage == "denoiser":
         from . import denoiser
 
-        denoiser.train(args.folder, args.steps or 8000, args.small_steps)
+        denoiser.train(args.folder, args.steps or 7000, args.small_steps)
     else:
         from . import export
 

@@ -15,13 +15,14 @@ from ..bench import read_table
 from ..config import Primary
 from ..folder import RunFolder, write_atomically
 from .merge_map import draw_map
+from .sheet import draw_sheet
 
 PROMPTS = 24
 """So many prompts are shown; all stand in the table and on the disk."""
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write report.html from what the run folder holds; returns its path.
+    """Write report.html, and its pictures as sheet.png, from what the run folder holds; returns the page's path.
 
     Raises:
         ValueError: it is no run folder, or has no picture yet.
@@ -47,6 +48,9 @@ def write_report(folder: RunFolder) -> Path:
         git=config["git"],
         config=yaml.safe_dump({key: config[key] for key in ("study", "versions")}, sort_keys=False, allow_unicode=True),
     )
+    sheet = io.BytesIO()
+    draw_sheet(folder, rows).save(sheet, format="PNG", optimize=True)
+    write_atomically(folder.path / "sheet.png", sheet.getvalue())
     path = folder.path / "report.html"
     write_atomically(path, html.encode())
     return path
