@@ -16,7 +16,7 @@ import yaml
 
 from . import provenance
 
-OWN = ("config.yaml", "summary.csv", "speed.csv", "report.html", "sheet.png", "results", "images", "maps")
+OWN = ("config.yaml", "summary.csv", "speed.csv", "report.html", "sheet.png", "tables.md", "results", "images", "maps")
 IGNORED = ("out", "question", "hypothesis", "threads", "speed")
 """Keys of a study that may differ between two runs into one folder: they change no picture and no column."""
 

@@ -35,6 +35,13 @@ def notes(lines: list[dict[str, Any]]) -> list[str]:
     return [f"{line['cell']}: {'; '.join(line['notes'])}" for line in lines if line["notes"]]
 
 
+def markdown(title: str, table: list[list[str]]) -> str:
+    """A table for a README or a note; numbers to the right."""
+    head, *rows = table
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return f"{title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def _fidelity_row(line: dict[str, Any], names: list[str]) -> list[str]:
     name = line["cell"] + (" (control)" if line["role"] == "control" else "")
     before, after = line["tokens_before"], line["tokens_after"]

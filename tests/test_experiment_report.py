@@ -40,6 +40,18 @@ def test_the_page_is_one_file_and_prompts_are_escaped(folder):
     assert "∞" in page
 
 
+def test_sheet_and_tables_lie_beside_the_page(folder):
+    write_report(folder)
+    sheet = np.array(Image.open(folder.path / "sheet.png"))
+    side, gap, label = 128, 4, 22
+    for column in (0, 1):
+        assert (sheet[label + 10, column * (side + gap) + 10] == (255, 0, 0)).all()
+    text = (folder.path / "tables.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1
+    assert [row.split("|")[1].strip() for row in rows] == ["strategy", "---", "base", "retom"]
+
+
 def test_a_report_without_pictures_is_refused(folder):
     folder.results.unlink()
     with pytest.raises(ValueError, match="no finished picture"):

@@ -23,7 +23,7 @@ def main() -> None:
     elif args.stage == "denoiser":
         from . import denoiser
 
-        denoiser.train(args.folder, args.steps or 7000, args.small_steps)
+        denoiser.train(args.folder, args.steps or 7600, args.small_steps)
     else:
         from . import export
 

@@ -22,7 +22,7 @@ PROMPTS = 24
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write report.html, and its pictures as sheet.png, from what the run folder holds; returns the page's path.
+    """Write report.html, and beside it its pictures as sheet.png and its tables as tables.md; returns the page's path.
 
     Raises:
         ValueError: it is no run folder, or has no picture yet.
@@ -35,12 +35,14 @@ def write_report(folder: RunFolder) -> Path:
     lines = summary.summarize(rows, study["metrics"])
     primary = Primary(**study["primary"]) if study.get("primary") else None
     speed = folder.path / "speed.csv"
+    fidelity = tables.fidelity_table(lines, study["metrics"], primary)
+    times = tables.speed_table(read_table(speed)) if speed.exists() else None
     html = _template().render(
         name=folder.path.absolute().name,
         study=study,
-        fidelity=tables.fidelity_table(lines, study["metrics"], primary),
+        fidelity=fidelity,
         notes=tables.notes(lines),
-        speed=tables.speed_table(read_table(speed)) if speed.exists() else None,
+        speed=times,
         grid=_grid(folder, rows),
         prompts=len({row["prompt"] for row in rows}),
         maps=_maps(folder, rows),
@@ -48,6 +50,8 @@ def write_report(folder: RunFolder) -> Path:
         git=config["git"],
         config=yaml.safe_dump({key: config[key] for key in ("study", "versions")}, sort_keys=False, allow_unicode=True),
     )
+    texts = [tables.markdown(tables.FIDELITY, fidelity), *([tables.markdown(tables.SPEED, times)] if times else [])]
+    write_atomically(folder.path / "tables.md", "\n".join(texts).encode())
     sheet = io.BytesIO()
     draw_sheet(folder, rows).save(sheet, format="PNG", optimize=True)
     write_atomically(folder.path / "sheet.png", sheet.getvalue())
