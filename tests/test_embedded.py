@@ -75,6 +75,22 @@ def test_the_unet_has_self_attention_over_1024_256_and_64_tokens():
     assert {row["tokens"] for row in session.report().to_dicts()} == {1024, 256, 64}
 
 
+def test_training_can_begin_with_the_shipped_weights():
+    from mergekit_diff.experiments.embedded.denoiser import load_weights
+    from mergekit_diff.experiments.embedded.export import MODEL
+    from mergekit_diff.experiments.models import load_pipeline
+
+    tokenizer = text.new_tokenizer()
+    model = torch.nn.ModuleDict({"unet": new_unet(), "text_encoder": text.new_text_encoder(tokenizer)})
+    load_weights(model, MODEL)
+    pipe = load_pipeline("emoji")
+    assert pipe.tokenizer.get_vocab() == tokenizer.get_vocab()
+    for part in ("unet", "text_encoder"):
+        shipped = getattr(pipe, part).state_dict()
+        for name, value in model[part].state_dict().items():
+            torch.testing.assert_close(value, shipped[name].float())
+
+
 def test_missing_npm_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="npm"):

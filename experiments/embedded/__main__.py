@@ -11,6 +11,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/embedded"), help="work folder (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="train up to this many steps (default: the stage's own)")
     parser.add_argument("--small-steps", type=int, default=3800, help="denoiser steps at half the side (default: %(default)s)")
+    parser.add_argument("--from-model", action="store_true", help="begin with the shipped weights where no checkpoint is")
     args = parser.parse_args()
     if args.stage == "data":
         from . import data
@@ -21,9 +22,10 @@ def main() -> None:
 
         print(vae.train(args.folder, args.steps or 1800))
     elif args.stage == "denoiser":
-        from . import denoiser
+        from . import denoiser, export
 
-        denoiser.train(args.folder, args.steps or 7600, args.small_steps)
+        source = export.MODEL if args.from_model else None
+        denoiser.train(args.folder, args.steps or 7600, args.small_steps, source)
     else:
         from . import export
 

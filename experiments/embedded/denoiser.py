@@ -6,6 +6,7 @@ the side, where a picture costs a fifth; most of the others read every fourth ke
 own ``downsample``), which makes a step 1.5 times faster. Every batch is drawn from the number of its step alone.
 """
 
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import lightning as L
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+from transformers import CLIPTextModel
 
 from mergekit_diff import merging
 from mergekit_diff.clock import TRAIN_TIMESTEPS
@@ -147,7 +150,26 @@ class Denoiser(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def train(folder: Path, steps: int, small_steps: int) -> None:
-    """Train up to ``steps`` batches, the first ``small_steps`` of them at half the side, resuming from ``folder``."""
+def load_weights(model: nn.ModuleDict, source: Path) -> None:
+    """Give a U-Net and a text encoder the weights of a pipeline folder, such as the one that the package ships."""
+    model["unet"].load_state_dict(load_file(source / "unet" / "diffusion_pytorch_model.safetensors"))
+    model["text_encoder"].load_state_dict(CLIPTextModel.from_pretrained(source / "text_encoder").state_dict())
+
+
+def train(folder: Path, steps: int, small_steps: int, source: Path | None = None) -> None:
+    """Train up to ``steps`` batches, the first ``small_steps`` of them at half the side, resuming from ``folder``.
+
+    Args:
+        folder: work folder of all stages.
+        steps: in all.
+        small_steps: at half the side.
+        source: a pipeline folder to begin with, its autoencoder too, where ``folder`` has none; its optimizer starts anew.
+    """
     L.seed_everything(0)
-    fit(Denoiser(folder, steps, small_steps), DataLoader(torch.arange(steps)), steps, folder, "denoiser")
+    if source is not None and not (folder / "vae").exists():
+        shutil.copytree(source / "vae", folder / "vae")
+    module = Denoiser(folder, steps, small_steps)
+    if source is not None:
+        load_weights(module.model, source)
+        load_weights(module.ema.model, source)
+    fit(module, DataLoader(torch.arange(steps)), steps, folder, "denoiser")
