@@ -16,7 +16,9 @@ import yaml
 
 from . import provenance
 
-OWN = ("config.yaml", "summary.csv", "speed.csv", "report.html", "sheet.png", "tables.md", "results", "images", "maps")
+CONFIG = "config.yaml"
+OWN = ("summary.csv", "speed.csv", "report.html", "sheet.png", "tables.md", "results", "images", "maps", CONFIG)
+"""What a run writes; the config, which tells whose folder it is, goes last when all is deleted."""
 IGNORED = ("out", "question", "hypothesis", "threads", "speed")
 """Keys of a study that may differ between two runs into one folder: they change no picture and no column."""
 
@@ -78,13 +80,25 @@ class RunFolder:
             path = self.path / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
+    def check_own(self) -> None:
+        """Refuse a folder whose files a run would overwrite though no run made them.
+
+        Raises:
+            ValueError: there are files of a run's names, but no config.yaml of a run.
+        """
+        foreign = [name for name in OWN if (self.path / name).exists()]
+        if foreign and CONFIG not in foreign:
+            raise ValueError(f"{self.path} is no run folder but has {', '.join(foreign)}; give another out=FOLDER")
+        if foreign:
+            self.config()
+
     def check_config(self, study: Mapping[str, Any]) -> None:
         """Refuse a folder that holds another study's run.
 
         Raises:
             ValueError: names the first key that differs.
         """
-        path = self.path / "config.yaml"
+        path = self.path / CONFIG
         if not path.exists():
             return
         old = _flat(self.config()["study"])
@@ -102,7 +116,7 @@ class RunFolder:
         Raises:
             ValueError: there is none, or it cannot be read.
         """
-        path = self.path / "config.yaml"
+        path = self.path / CONFIG
         try:
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError:
@@ -122,7 +136,7 @@ class RunFolder:
             "versions": provenance.versions(),
         }
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        write_atomically(self.path / "config.yaml", text.encode())
+        write_atomically(self.path / CONFIG, text.encode())
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """The rows of all finished jobs whose picture is there, by job id."""

@@ -30,6 +30,7 @@ def run(study: Study, command: list[str], fresh: bool = False) -> int:
     planned, folder = cells(study), RunFolder(Path(study.out))
     check_model(study.model)
     check_writable(folder.path)
+    folder.check_own()
     if not fresh:
         folder.check_config(study.record())
     use_threads(study.threads)

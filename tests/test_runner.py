@@ -89,6 +89,19 @@ def test_another_study_in_the_folder_is_refused_and_fresh_starts_over(words, fol
     assert {json.loads(line)["job"] for line in before}.isdisjoint(folder.rows())
 
 
+@pytest.mark.parametrize("fresh", [[], ["--fresh"]])
+def test_files_that_no_run_made_are_neither_deleted_nor_overwritten(fresh, words, folder, capsys):
+    holiday = folder.path / "images" / "holiday.png"
+    holiday.parent.mkdir(parents=True)
+    holiday.write_bytes(b"mine")
+    (folder.path / "report.html").write_text("mine")
+    assert main([*words, *fresh]) == 2
+    error = capsys.readouterr().err
+    assert "report.html, images" in error and error.count("\n") == 1
+    assert holiday.read_bytes() == b"mine" and (folder.path / "report.html").read_text() == "mine"
+    assert sorted(path.name for path in folder.path.iterdir()) == ["images", "report.html"]
+
+
 def test_a_second_writer_is_refused(words, folder, capsys):
     folder.path.mkdir()
     with (folder.path / ".lock").open("w") as lock:
