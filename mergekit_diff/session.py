@@ -199,11 +199,17 @@ class MergeSession:
                 return self._ran[call]
             grid = (x.shape[1],) if site.frame is None else self._grids[site.frame]
             plans = self._choose(x, site, shared, depth, grid), self._choose(x, site, own, depth, grid)
-            if may_recompute:
+            if may_recompute and (x.requires_grad or any(p.requires_grad for p in site.block.parameters())):
                 self._ran[call] = plans
+                if x.requires_grad:
+                    x.register_hook(lambda _: self._forget(call))
             return plans
 
         return choose
+
+    def _forget(self, call: tuple[str, int]) -> None:
+        """The gradient has come through this block: it is not run again."""
+        self._ran.pop(call, None)
 
     def _choose(self, x: Tensor, site: Site, roles: list[str], depth: int, grid: tuple[int, ...]) -> MergePlan | None:
         if not roles:

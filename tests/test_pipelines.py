@@ -247,21 +247,25 @@ def test_gradient_of_the_input_is_the_slope_of_the_loss(latents, recorder):
     torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-6, atol=1e-6)
 
 
-def gradients(latents, name, checkpointing, timesteps):
-    """Gradients of a loss over the predictions at some timesteps."""
+def gradients(latents, name, checkpointing, timesteps, trained=""):
+    """Gradients of a loss over the predictions at some timesteps, for the weights whose names hold a word."""
     unet = tiny_unet()
+    for weight_name, weight in unet.named_parameters():
+        weight.requires_grad_(trained in weight_name)
     if checkpointing:
         unet.enable_gradient_checkpointing()
     unet.train()
     with merging(unet, name, ratio=0.5, refresh=1) as session:
         sum(unet(**latents(t=t, seed=t)).sample.square().mean() for t in timesteps).backward()
-    return {weight_name: weight.grad for weight_name, weight in unet.named_parameters()}, session
+    return {weight_name: weight.grad for weight_name, weight in unet.named_parameters() if weight.requires_grad}, session
 
 
 @pytest.mark.parametrize("timesteps", ((500,), (900, 500)))
 @pytest.mark.parametrize("name", ("retom", "tomesd", "downsample"))
-def test_gradient_checkpointing_gives_the_same_gradients(name, timesteps, latents):
-    plain, checkpointed = (gradients(latents, name, on, timesteps)[0] for on in (False, True))
+@pytest.mark.parametrize("trained", ("", "to_q"))  # "to_q" as with LoRA: the first block's input needs no gradient
+def test_gradient_checkpointing_gives_the_same_gradients(trained, name, timesteps, latents):
+    plain, checkpointed = (gradients(latents, name, on, timesteps, trained)[0] for on in (False, True))
+    assert plain
     for weight, gradient in plain.items():
         torch.testing.assert_close(checkpointed[weight], gradient, atol=1e-6, rtol=1e-4, msg=lambda m, w=weight: f"{w}: {m}")
 
@@ -269,6 +273,17 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, timesteps, latent
 def test_blocks_that_checkpointing_runs_again_are_counted_once(latents):
     _, session = gradients(latents, "retom", True, (500,))
     assert {row["calls"] for row in session.report().to_dicts()} == {1}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_plans_remembered_for_backward_are_forgotten_after_it(checkpointing, unet, latents):
+    if checkpointing:
+        unet.train().enable_gradient_checkpointing()
+    with merging(unet, "retom") as session:
+        loss = unet(**latents()).sample.square().mean()
+        assert session._ran
+        loss.backward()
+        assert not session._ran
 
 
 def test_training_under_autocast_merges(unet, latents):
