@@ -6,8 +6,9 @@ from typing import Any
 
 from mergekit_diff.components import one_of
 
+from .models import SCHEDULERS
+
 METRICS = ("psnr", "ssim", "feature")
-SCHEDULERS = ("ddim", "pndm", "euler", "heun", "dpm++", "lcm")
 DTYPES = ("float32", "float16", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 

@@ -7,7 +7,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+import mergekit_diff
 
 from .sweep import Cell
 
@@ -77,6 +80,7 @@ def job_id(cell: Cell, model: str, prompt: str, seed: int) -> str:
         **cell.picture_settings(),
         "strategy": repr(cell.strategy),
         "source": [hashlib.sha256(text.encode()).hexdigest() for text in sources(cell.strategy)],
+        "library": None if cell.strategy is None else _library(),
         "merging": cell.merging,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
@@ -89,6 +93,13 @@ def sources(part: Any) -> Iterator[str]:  # noqa: ANN401
     yield _source(type(part))
     for field in dataclasses.fields(part):
         yield from sources(getattr(part, field.name))
+
+
+@cache
+def _library() -> str:
+    """Hash of the library's sources: windows, plans and hooks decide a merged picture as much as its strategy does."""
+    files = sorted(Path(mergekit_diff.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 @cache

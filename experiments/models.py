@@ -13,7 +13,7 @@ from mergekit_diff.components import one_of
 
 NAMES = {"emoji": Path(__file__).parent / "embedded" / "model"}
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-_SCHEDULERS = {
+SCHEDULERS = {
     "ddim": ("DDIMScheduler", {}),
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),  # as Stable Diffusion runs it; the other way needs many steps
     "euler": ("EulerDiscreteScheduler", {}),
@@ -90,7 +90,7 @@ def set_scheduler(pipe: Any, name: str) -> None:  # noqa: ANN401
     """Give a pipeline another scheduler of the same noise schedule."""
     import diffusers
 
-    cls, settings = _SCHEDULERS[name]
+    cls, settings = SCHEDULERS[name]
     with _quiet():
         pipe.scheduler = getattr(diffusers, cls).from_config(pipe.scheduler.config, **settings)
 

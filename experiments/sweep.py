@@ -4,7 +4,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from mergekit_diff import MergeStrategy, make
@@ -14,7 +14,8 @@ from .config import Study
 from .loading import build, flatten, put
 from .rehearsal import merging_options, rehearse
 
-SWEPT = ("strategy", "merging", "steps", "guidance", "scheduler", "size")
+PICTURE = ("steps", "guidance", "scheduler", "size")
+SWEPT = ("strategy", "merging", *PICTURE)
 DRAWS = 10_000
 
 
@@ -28,6 +29,7 @@ class Cell:
         strategy: None for a base, which merges nothing.
         merging: the options of ``merging``, the strategy's own defaults filled in.
         is_control: the others are compared with it, besides the base.
+        swept: the swept picture settings, which name the cell's base.
     """
 
     name: str
@@ -35,16 +37,15 @@ class Cell:
     strategy: MergeStrategy | None = None
     merging: dict[str, Any] | None = None
     is_control: bool = False
+    swept: dict[str, Any] = field(default_factory=dict)
 
     def picture_settings(self) -> dict[str, Any]:
         """What decides the picture apart from merging, prompt and seed."""
-        keys = ("steps", "guidance", "scheduler", "size", "dtype", "device")
-        return {key: getattr(self.study, key) for key in keys}
+        return {key: getattr(self.study, key) for key in (*PICTURE, "dtype", "device")}
 
     def base(self) -> "Cell":
         """The same without merging."""
-        swept = {key: value for key, value in self.picture_settings().items() if key in self.study.control}
-        return Cell("base" + (f" ({_label(swept)})" if swept else ""), replace(self.study, strategy={}))
+        return Cell("base" + (f" ({_label(self.swept)})" if self.swept else ""), self.study)
 
 
 def cells(study: Study) -> list[Cell]:
@@ -90,9 +91,8 @@ def _cell(study: Study, values: dict[str, Any], specs: dict[str, Any], control: 
     rehearse(strategy, options["roles"])
     is_control = bool(control) and all(key in values and values[key] == value for key, value in control.items())
     name = ", ".join(_value_label(key, value, specs) for key, value in values.items()) or strategy.name
-    # the base of a cell is named by the picture settings that were swept
-    marked = replace(changed, control={key: values[key] for key in values if key in ("steps", "guidance", "scheduler", "size")})
-    return Cell(name, marked, strategy, options, is_control)
+    swept = {key: value for key, value in values.items() if key in PICTURE}
+    return Cell(name, changed, strategy, options, is_control, swept)
 
 
 def _specs(study: Study) -> dict[str, Any]:

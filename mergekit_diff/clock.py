@@ -22,7 +22,7 @@ class Clock:
         self._pipe = pipe
         self._timesteps: Any = None
         self._calls_per_step: int | None = None
-        self._plan_of: tuple[float, float, int | None] = (0.0, 0.0, None)
+        self._course: tuple[float, float, int | None] = (0.0, 0.0, None)
         self.image = -1
         self.start_image()
 
@@ -41,7 +41,7 @@ class Clock:
             return
         if self._last is None:
             self._timesteps = getattr(self._scheduler, "timesteps", None)
-            self._plan_of = self._ahead(t)
+            self._course = self._ahead(t)
         else:
             self._calls_per_step = max(self._calls_per_step or 1, self.call + 1)
         self.step, self.call, self._last = self.step + 1, 0, t
@@ -54,12 +54,12 @@ class Clock:
     @property
     def num_steps(self) -> int | None:
         """Steps of this image from its first one on; None without a scheduler."""
-        return self._plan_of[2]
+        return self._course[2]
 
     @property
     def progress(self) -> float:
         """0 at the first timestep seen, 1 at the last of the schedule."""
-        first, last, _ = self._plan_of
+        first, last, _ = self._course
         share = (first - self.timestep) / (first - last) if first != last else 0.0
         return min(1.0, max(0.0, share))
 

@@ -105,7 +105,7 @@ class MergeSession:
         self._handles: list[RemovableHandle] = []
         self._running = False
         self._ran: dict[tuple[str, int], Plans] = {}
-        self._note_left_out(found, sites)
+        self._note_left_out(sites)
         try:
             self._attach(sites)
         except BaseException:
@@ -249,9 +249,10 @@ class MergeSession:
                 cut = tuple(min(s, g) for s, g in zip(size, ctx.grid, strict=True))
                 tally.notes[f"window {_times(size)} cut to {_times(cut)}"] = None
 
-    def _note_left_out(self, found: list[Site], sites: list[Site]) -> None:
+    def _note_left_out(self, sites: list[Site]) -> None:
+        merged = {site.name for site in sites}
         for (name, role), tally in self._tallies.items():
-            if name not in {s.name for s in sites}:
+            if name not in merged:
                 tally.notes[f"level {tally.site.level} is left out (levels={self.options.levels})"] = None
             elif role not in tally.site.roles and role != "key_value":
                 tally.notes[f"this block has no {role}"] = None

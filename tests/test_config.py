@@ -87,3 +87,17 @@ def test_cells_that_differ_only_in_writing_are_the_same(study_file):
 def test_swept_picture_settings_have_a_base_each(study_file):
     made = cells(load_study(study_file, ["control={}", "sweep={steps: {values: [2, 4]}}"]))
     assert [cell.base().name for cell in made] == ["base (steps=2)", "base (steps=4)"]
+
+
+def test_ids_of_merged_pictures_change_with_the_library_and_those_of_bases_do_not(study_file, monkeypatch):
+    from mergekit_diff.experiments import jobs
+
+    cell = cells(load_study(study_file))[0]
+
+    def ids():
+        return jobs.job_id(cell, "model", "a", 0), jobs.job_id(cell.base(), "model", "a", 0)
+
+    merged, base = ids()
+    monkeypatch.setattr(jobs, "_library", lambda: "another")
+    assert ids()[0] != merged
+    assert ids()[1] == base
