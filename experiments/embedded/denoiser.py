@@ -2,8 +2,8 @@
 
 v-prediction (Salimans and Ho 2022, arXiv 2202.00512) on a cosine schedule (Nichol and Dhariwal 2021, arXiv 2102.09672),
 captions dropped for classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598). The first steps see pictures of half
-the side, where a picture costs about a quarter; most of the others read every fourth key and value on the finest level (the project's
-own ``downsample``), which makes a step 1.1 to 1.2 times faster. Every batch is drawn from the number of its step alone.
+the side, where a picture costs about a quarter; most of the others read every fourth key and value on the finest level (the
+project's own ``downsample``), which makes a step 1.1 to 1.2 times faster. Every batch is drawn from its step's number alone.
 """
 
 import shutil
