@@ -101,9 +101,7 @@ class Denoiser(L.LightningModule):
         unet = self.model["unet"]
         with merging(unet, "downsample", ratio=0.75, levels=1) if pooled else nullcontext():
             v = unet(noisy, time, states).sample
-        loss = F.mse_loss(v.float(), self.scheduler.get_velocity(x, noise, time))
-        self.log("loss_small" if small else "loss", loss)
-        return loss
+        return F.mse_loss(v.float(), self.scheduler.get_velocity(x, noise, time))
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Update the mean weights; now and then draw the sheet."""

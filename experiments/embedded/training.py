@@ -1,13 +1,15 @@
-"""What both trained stages share: an exponential mean of weights, a resumable Lightning run, a sheet of pictures."""
+"""What both trained stages share: an exponential mean of weights, a resumable Lightning run, its log, a sheet of pictures."""
 
 import copy
+import csv
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -33,16 +35,54 @@ class Ema(nn.Module, Generic[Model]):
             mean.lerp_(weight, 1 - decay)
 
 
+class LossLog(Callback):
+    """One CSV over all resumed parts of a training: the mean loss since the last row, and the learning rate.
+
+    Args:
+        path: the file; rows beyond the step at which a training resumes are dropped.
+        every: steps between rows.
+    """
+
+    def __init__(self, path: Path, every: int = 50) -> None:
+        self.path, self.every = path, every
+        self.losses: list[float] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep what was learnt until here."""
+        rows = list(csv.reader(self.path.open(newline=""))) if self.path.exists() else []
+        kept = [row for row in rows[1:] if int(row[0]) <= trainer.global_step]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([("step", "loss", "rate"), *kept])
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
+    ) -> None:
+        """Add a row now and then."""
+        assert isinstance(outputs, Mapping)
+        self.losses.append(float(outputs["loss"]))
+        if trainer.global_step % self.every == 0:
+            mean, rate = sum(self.losses) / len(self.losses), trainer.optimizers[0].param_groups[0]["lr"]
+            with self.path.open("a", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerow((trainer.global_step, f"{mean:.5f}", f"{rate:.2e}"))
+            self.losses = []
+
+
+def precision() -> Literal["bf16-mixed", "32-true"]:
+    """bf16 autocast where the processor computes in it, which is three times faster there and half as fast elsewhere."""
+    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if fast else "32-true"
+
+
 def fit(module: L.LightningModule, loader: DataLoader, steps: int, folder: Path, name: str) -> None:
-    """Train under bf16 autocast up to ``steps``; resumes from ``folder/checkpoints/name`` and logs to ``folder/log/name``."""
+    """Train up to ``steps``; resumes from ``folder/checkpoints/name`` and logs to ``folder/log/name.csv``."""
     keep = ModelCheckpoint(folder / "checkpoints" / name, save_last=True, save_top_k=0, every_n_train_steps=200)
     trainer = L.Trainer(
         accelerator="cpu",
-        precision="bf16-mixed",
+        precision=precision(),
         max_steps=steps,
-        callbacks=[keep],
-        logger=CSVLogger(folder / "log", name=name, flush_logs_every_n_steps=100),
-        log_every_n_steps=50,
+        callbacks=[keep, LossLog(folder / "log" / f"{name}.csv")],
+        logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         gradient_clip_val=1.0,

@@ -50,17 +50,14 @@ class Autoencoder(L.LightningModule):
         x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
         posterior = self.vae.encode(x, return_dict=False)[0]
         y = self.vae.decode(posterior.sample(), return_dict=False)[0].float()
-        loss = (y - x).abs().mean() + 4 * F.mse_loss(y, x) + 1e-5 * posterior.kl().float().mean() / x[0].numel()
-        self.log("loss", loss)
-        return loss
+        return (y - x).abs().mean() + 4 * F.mse_loss(y, x) + 1e-5 * posterior.kl().float().mean() / x[0].numel()
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Update the mean weights; now and then write pictures beside their reconstructions and say the PSNR."""
+        """Update the mean weights; now and then write pictures beside their reconstructions."""
         self.ema.update(self.vae)
         if self.global_step % 250 == 0:
             x = to_float(self.show)
             y = reconstruct(self.ema.model, x)
-            self.log("psnr", psnr(x, y), prog_bar=True)
             save_sheet(torch.stack([x[:24], y[:24]], 1).flatten(0, 1), self.folder / "vae.png", columns=12)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
