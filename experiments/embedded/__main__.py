@@ -7,7 +7,7 @@ from pathlib import Path
 def main() -> None:
     """Run one stage; every stage resumes from what its folder holds."""
     parser = argparse.ArgumentParser(prog="python -m mergekit_diff.experiments.embedded", description=__doc__)
-    parser.add_argument("stage", choices=["data", "vae", "denoiser", "export"])
+    parser.add_argument("stage", choices=["data", "vae", "denoiser", "export", "score", "evaluate"])
     parser.add_argument("--folder", type=Path, default=Path("runs/embedded"), help="work folder (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="train up to this many steps (default: the stage's own)")
     parser.add_argument("--small-steps", type=int, default=3800, help="denoiser steps at half the side (default: %(default)s)")
@@ -26,10 +26,18 @@ def main() -> None:
 
         source = export.MODEL if args.from_model else None
         denoiser.train(args.folder, args.steps or 7600, args.small_steps, source)
-    else:
+    elif args.stage == "export":
         from . import export
 
         print(export.export(args.folder))
+    elif args.stage == "score":
+        from . import text_score
+
+        print(text_score.fit(args.folder))
+    else:
+        from . import evaluate
+
+        evaluate.evaluate(args.folder)
 
 
 if __name__ == "__main__":

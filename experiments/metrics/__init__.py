@@ -1,40 +1,90 @@
-"""What a picture is compared with its base by. Closeness to the base is fidelity, which is not the same as quality."""
+"""What pictures are measured by: against the base, against the caption, or as a set against real pictures.
+
+Closeness to the base is fidelity, which is not the same as quality. Nothing heavy is imported before a metric is called.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
-from torch import Tensor
+from . import networks
+from .available import check_available
+
+__all__ = ["NAMES", "Metric", "as_json", "check_available", "metrics", "set_values"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number for a picture and its base.
+    """A number for a picture, or for a set of pictures.
 
     Args:
         label: what the tables call it.
         better: "higher" or "lower".
-        measure: called with two (3, H, W) uint8 pictures.
+        measure: called with (3, H, W) uint8 pictures: (picture, base) for "pair", (picture, prompt) for "picture"; for "set"
+            with (n, 3, H, W) pictures and a reference, as :func:`set_values`.
         unit: of the number, may be empty.
+        of: "pair", "picture" or "set".
+        made_by: the network that makes the number and where it is from; empty if none does.
     """
 
     label: str
     better: str
-    measure: Callable[[Tensor, Tensor], float]
+    measure: Callable[..., Any]
     unit: str = ""
+    of: str = "pair"
+    made_by: str = ""
 
 
 def metrics() -> dict[str, Metric]:
     """Every metric by its name."""
-    from . import feature, fidelity
-
     return {
-        "psnr": Metric("PSNR", "higher", fidelity.psnr, "dB"),
-        "ssim": Metric("SSIM", "higher", fidelity.ssim),
-        "feature": Metric("feature distance", "lower", feature.distance),
+        "psnr": Metric("PSNR", "higher", _at("fidelity:psnr"), "dB"),
+        "ssim": Metric("SSIM", "higher", _at("fidelity:ssim")),
+        "feature": Metric("feature distance", "lower", _at("feature:distance"), made_by=networks.efficientnet()),
+        "lpips": Metric("LPIPS", "lower", _at("lpips:distance"), made_by=networks.alexnet()),
+        "detail": Metric("detail likeness", "higher", _at("fidelity:detail")),
+        "background": Metric("background change", "lower", _at("fidelity:background")),
+        "text": Metric("emoji text score", "higher", _at("text:score"), of="picture", made_by=networks.text_map()),
+        "clip": Metric("CLIP score", "higher", _at("clip:score"), of="picture", made_by=networks.clip()),
+        "kid": Metric("KID", "lower", _at("sets:kid"), of="set", made_by=networks.efficientnet()),
+        "fid": Metric("FID", "lower", _at("sets:fid"), of="set", made_by=networks.inception()),
     }
+
+
+def set_values(name: str, pictures: Any, reference: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Measure a set of pictures against a reference.
+
+    Args:
+        name: "kid" or "fid".
+        pictures: (n, 3, H, W) uint8, or their features (n, d).
+        reference: (m, 3, H, W) uint8, or features (m, d), such as :func:`.reference.features` gives.
+
+    Returns:
+        value, low and high (95% bootstrap over the pictures; the reference stays), n, reference_n, floor (mean size of the value
+        of half of the reference against its other half: what chance alone gives) and made_by.
+
+    Raises:
+        ValueError: a set is too small to have a spread.
+    """
+    metric = metrics()[name]
+    return metric.measure(pictures, reference) | {"made_by": metric.made_by}
 
 
 def as_json(value: float) -> float | str:
     """JSON has no infinity: it is written as a text that ``float`` reads back."""
     return value if math.isfinite(value) else str(value)
+
+
+def _at(place: str) -> Callable[..., Any]:
+    """A function of this package that is imported when it is called, so that names are known without torch."""
+    module, function = place.split(":")
+
+    def measure(*given: Any) -> Any:  # noqa: ANN401
+        return getattr(import_module(f".{module}", __name__), function)(*given)
+
+    return measure
+
+
+NAMES = tuple(metrics())

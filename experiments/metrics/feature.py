@@ -1,7 +1,7 @@
 """Closeness as an image classifier sees it."""
 
 import contextlib
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIDE = 224
+BATCH = 32
 
 
 def distance(picture: Tensor, base: Tensor) -> float:
@@ -19,13 +20,26 @@ def distance(picture: Tensor, base: Tensor) -> float:
     """
     if torch.equal(picture, base):
         return 0.0
-    a, b = features(torch.stack([picture, base]))
-    return 1 - float(F.cosine_similarity(a, b, dim=0))
+    return 1 - float(F.cosine_similarity(one(picture), one(base), dim=0))
+
+
+def one(picture: Tensor) -> Tensor:
+    """(3, H, W) uint8 to (1280); remembered for a few pictures, since a base meets every cell and metrics share features."""
+    return _remembered(picture.contiguous().numpy().tobytes(), tuple(picture.shape))
+
+
+def features(pictures: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 pictures to (B, 1280), some pictures at a time."""
+    return torch.cat([_extract(batch) for batch in pictures.split(BATCH)])
+
+
+@lru_cache(maxsize=8)
+def _remembered(data: bytes, shape: tuple[int, ...]) -> Tensor:
+    return features(torch.frombuffer(bytearray(data), dtype=torch.uint8).view(1, *shape))[0]
 
 
 @torch.no_grad()
-def features(pictures: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 pictures to (B, 1280)."""
+def _extract(pictures: Tensor) -> Tensor:
     x = F.interpolate(pictures.float(), size=(SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
     return _network().extract_features((x.clamp(0, 255) - 127) / 128).mean((2, 3))
 

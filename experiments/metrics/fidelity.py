@@ -1,7 +1,11 @@
-"""Closeness pixel by pixel, from torchmetrics."""
+"""Closeness pixel by pixel. PSNR and SSIM are torchmetrics'; what merging spoils first, fine detail and flat ground, is here."""
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+FLAT = 8.0  # grey levels of 255 that a neighbourhood of 3x3 pixels may span and still be flat
 
 
 def psnr(picture: Tensor, base: Tensor) -> float:
@@ -14,3 +18,32 @@ def ssim(picture: Tensor, base: Tensor) -> float:
     value = structural_similarity_index_measure(picture[None].double(), base[None].double(), data_range=255.0)
     assert isinstance(value, Tensor)
     return float(value)
+
+
+def detail(picture: Tensor, base: Tensor) -> float:
+    """Likeness of the amount of fine detail of two (3, H, W) uint8 pictures, in [0, 1]; 1 is as much as the base has.
+
+    The amount is the energy of the Laplacian of the luminance; the smaller of the two is divided by the larger, since merging
+    can smooth a picture and can also add seams: neither is better than the base, and the two must not cancel in a mean.
+    """
+    less, more = sorted(float(_laplacian(_luminance(p)).square().sum()) for p in (picture, base))
+    return less / more if more > 0 else 1.0
+
+
+def background(picture: Tensor, base: Tensor) -> float:
+    """Root-mean-square difference of two (3, H, W) uint8 pictures where the base is flat, in [0, 255]; 0 if nowhere."""
+    grey = _luminance(base)[None]
+    span = F.max_pool2d(grey, 3, 1, 1) + F.max_pool2d(-grey, 3, 1, 1)
+    flat = span[0] <= FLAT
+    if not flat.any():
+        return 0.0
+    return float((picture.double() - base.double())[:, flat].square().mean().sqrt())
+
+
+def _luminance(picture: Tensor) -> Tensor:
+    return torch.einsum("chw,c->hw", picture.double(), torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64))
+
+
+def _laplacian(grey: Tensor) -> Tensor:
+    kernel = torch.tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]], dtype=grey.dtype)
+    return F.conv2d(grey[None, None], kernel[None, None])[0, 0]

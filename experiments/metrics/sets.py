@@ -1,0 +1,116 @@
+"""Distances between a set of pictures and real ones. The number of pictures and the floor always stand beside them."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import feature
+from .available import LEAST
+
+SPLITS = 20  # of the reference into halves
+WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # what torch-fidelity 0.3 and 0.4 read
+
+
+def kid(pictures: Tensor, reference: Tensor) -> dict[str, Any]:
+    """Kernel distance of two sets, given as :func:`.set_values` takes them, on EfficientNet-Lite0 features.
+
+    The squared maximum mean discrepancy under the kernel (x.y / d + 1)^3, over all pairs and unbiased, so that it may be
+    below 0. Binkowski et al. (2018), arXiv 1801.01401; their features are Inception's, so their numbers are not comparable.
+    """
+    x, y = (_features("kid", given) for given in (pictures, reference))
+    kernels = _kernel(x, x), _kernel(x, y), _kernel(y, y)
+    drawn = _draws(len(x), 1000)
+    counts = torch.stack([torch.bincount(row, minlength=len(x)) for row in drawn]).double()
+    return _record(_discrepancy(*kernels), _discrepancy(*kernels, counts), x, y, mmd)
+
+
+def fid(pictures: Tensor, reference: Tensor) -> dict[str, Any]:
+    """Frechet Inception distance of two sets, given as :func:`.set_values` takes them. Heusel et al. (2017), arXiv 1706.08500.
+
+    The fewer pictures, the more it is too high: only sets of one size can be compared.
+    """
+    x, y = (_features("fid", given) for given in (pictures, reference))
+    resampled = torch.tensor([frechet(x[row], y) for row in _draws(len(x), 100)])
+    return _record(torch.tensor([frechet(x, y)]), resampled, x, y, frechet)
+
+
+def mmd(x: Tensor, y: Tensor) -> float:
+    """Unbiased squared maximum mean discrepancy of (n, d) and (m, d) features under the cubic kernel."""
+    return float(_discrepancy(_kernel(x, x), _kernel(x, y), _kernel(y, y)))
+
+
+def frechet(x: Tensor, y: Tensor) -> float:
+    """Frechet distance of the normal distributions that have the mean and covariance of (n, d) and (m, d) features.
+
+    The trace of the root of a product of two covariances A'A and B'B is the sum of the singular values of AB'.
+    """
+    a, b = _root(x), _root(y)
+    means = (x.mean(0) - y.mean(0)).square().sum()
+    return float(means + a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum())
+
+
+def extract(name: str, pictures: Tensor) -> Tensor:
+    """(n, 3, H, W) uint8 pictures to (n, d) features of the network of "kid" or "fid"."""
+    if name == "kid":
+        return feature.features(pictures)
+    with torch.no_grad():
+        return torch.cat([_inception()(batch) for batch in pictures.split(feature.BATCH)])
+
+
+def inception_file() -> Path:
+    """Where torch-fidelity keeps the weights of Inception."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+
+
+@cache
+def _inception() -> Any:  # noqa: ANN401
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    return FrechetInceptionDistance(feature=2048).inception
+
+
+def _features(name: str, given: Tensor) -> Tensor:
+    found = (extract(name, given) if given.dim() == 4 else given).double()
+    if len(found) < LEAST:
+        raise ValueError(f"{name} needs at least {LEAST} pictures on either side, not {len(found)}")
+    return found
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def _discrepancy(xx: Tensor, xy: Tensor, yy: Tensor, counts: Tensor | None = None) -> Tensor:
+    """(B) values for (B, n) counts of how often a resample drew every row of x. A row never pairs with a copy of itself."""
+    if counts is None:
+        counts = torch.ones(1, len(xx), dtype=xx.dtype)
+    total, m = counts.sum(1), len(yy)
+    pairs = total**2 - counts.square().sum(1)
+    within = (((counts @ xx) * counts).sum(1) - counts.square() @ xx.diag()) / pairs
+    return within + (yy.sum() - yy.trace()) / (m * (m - 1)) - 2 * (counts @ xy.mean(1)) / total
+
+
+def _root(x: Tensor) -> Tensor:
+    """A small matrix A with A'A the covariance of (n, d) features."""
+    centred = (x - x.mean(0)) / (len(x) - 1) ** 0.5
+    return centred if len(x) <= x.shape[1] else torch.linalg.qr(centred, mode="r").R
+
+
+def _draws(n: int, times: int) -> Tensor:
+    """(times, n) indices with replacement; the same for every set of one size, so that cells are compared in pairs."""
+    return torch.randint(n, (times, n), generator=torch.Generator().manual_seed(0))
+
+
+def _record(
+    value: Tensor, resampled: Tensor, x: Tensor, y: Tensor, distance: Callable[[Tensor, Tensor], float]
+) -> dict[str, Any]:
+    centred = resampled - resampled.nanmean() + value  # copies in a resample shift a Frechet distance, not its spread
+    low, high = torch.nanquantile(centred, torch.tensor([0.025, 0.975], dtype=centred.dtype)).tolist()
+    generator = torch.Generator().manual_seed(0)
+    halves = [torch.randperm(len(y), generator=generator).tensor_split(2) for _ in range(SPLITS)]
+    floor = sum(abs(distance(y[a], y[b])) for a, b in halves) / SPLITS
+    return {"value": float(value), "low": low, "high": high, "n": len(x), "reference_n": len(y), "floor": floor}
