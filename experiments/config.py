@@ -6,9 +6,10 @@ from typing import Any
 
 from mergekit_diff.components import one_of
 
+from .metrics import NAMES, metrics
 from .models import SCHEDULERS
 
-METRICS = ("psnr", "ssim", "feature")
+PROBES = ("staleness",)
 DTYPES = ("float32", "float16", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -58,8 +59,9 @@ class Study:
     sweep_method: str = "grid"
     sweep_count: int | None = None
     control: Any = field(default_factory=dict)
-    metrics: list[str] = field(default_factory=lambda: list(METRICS))
+    metrics: list[str] = field(default_factory=lambda: ["psnr", "ssim", "feature"])
     primary: Primary | None = None
+    probes: list[str] = field(default_factory=list)
     speed: bool = False
     wandb: Wandb = field(default_factory=Wandb)
     devices: int = 1
@@ -90,7 +92,7 @@ def check(study: Study) -> Study:
     Raises:
         ValueError: a value is out of range or names something unknown; the message is one line.
     """
-    for name, least in (("seeds", 1), ("steps", 1), ("threads", 1), ("sweep_count", 1)):
+    for name, least in (("seeds", 1), ("steps", 1), ("threads", 1), ("sweep_count", 1), ("devices", 1), ("num_nodes", 1)):
         value = getattr(study, name)
         if value is not None and value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
@@ -98,18 +100,18 @@ def check(study: Study) -> Study:
         raise ValueError(f"guidance must be a number of at least 0, not {study.guidance}")
     _check_names(study)
     _check_size(study.size)
-    _check_available(study)
     return study
 
 
 def _check_names(study: Study) -> None:
     choices = [("sweep_method", study.sweep_method, ("grid", "random"))]
     choices += [("dtype", study.dtype, DTYPES), ("device", study.device, DEVICES)]
-    choices += [("metric", name, METRICS) for name in study.metrics]
+    choices += [("metric", name, NAMES) for name in study.metrics]
+    choices += [("probe", name, PROBES) for name in study.probes]
     choices += [("scheduler", study.scheduler, SCHEDULERS)] if study.scheduler is not None else []
     choices += [("wandb.mode", study.wandb.mode, ("offline", "disabled", "online"))]
     if study.primary is not None:
-        choices += [("primary.metric", study.primary.metric, study.metrics)]
+        choices += [("primary.metric", study.primary.metric, [name for name in study.metrics if metrics()[name].of != "set"])]
         choices += [("primary.better", study.primary.better, ("lower", "higher"))]
     for what, given, possible in choices:
         one_of(given, possible, what)
@@ -119,13 +121,3 @@ def _check_size(size: object) -> None:
     sides = size if isinstance(size, list) and len(size) == 2 else [size]
     if size is not None and not all(type(side) is int and side > 0 for side in sides):
         raise ValueError(f"size must be a number of pixels or [height, width], not {size!r}")
-
-
-def _check_available(study: Study) -> None:
-    """What the schema has but this version cannot do is refused, never ignored."""
-    if study.devices != 1 or study.num_nodes != 1:
-        raise ValueError("more than one device or node is not available yet: devices and num_nodes must be 1")
-    if study.wandb.mode == "online":
-        raise ValueError("wandb.mode=online is not available yet: the run folder is the only record (offline or disabled)")
-    if study.reference is not None:
-        raise ValueError("reference is not available yet: no metric of this version compares with real pictures")

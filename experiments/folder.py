@@ -17,9 +17,12 @@ import yaml
 from . import provenance
 
 CONFIG = "config.yaml"
-OWN = ("summary.csv", "speed.csv", "report.html", "sheet.png", "tables.md", "results", "images", "maps", CONFIG)
+OWN = (
+    *("summary.csv", "speed.csv", "sets.json", "costs.json", "verdicts.csv", "report.html", "sheet.png", "tables.md"),
+    *("results", "images", "maps", "wandb", CONFIG),
+)
 """What a run writes; the config, which tells whose folder it is, goes last when all is deleted."""
-IGNORED = ("out", "question", "hypothesis", "threads", "speed")
+IGNORED = ("out", "question", "hypothesis", "threads", "speed", "devices", "num_nodes", "wandb")
 """Keys of a study that may differ between two runs into one folder: they change no picture and no column."""
 
 
@@ -50,14 +53,20 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's files. Rows of results are the only source of truth."""
+    """A run's files. Rows of results are the only source of truth.
+
+    Args:
+        path: the folder.
+        rank: number of this process, which writes its rows to a file of its own.
+    """
 
     path: Path
+    rank: int = 0
 
     @property
     def results(self) -> Path:
         """The rows of this process."""
-        return self.path / "results" / "rank0.jsonl"
+        return self.path / "results" / f"rank{self.rank}.jsonl"
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -156,11 +165,10 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def drop_truncated_line(self) -> None:
-        """Cut off what a crash left of the last row."""
-        if self.results.exists():
-            data = self.results.read_bytes()
-            os.truncate(self.results, data.rfind(b"\n") + 1)
+    def drop_truncated_lines(self) -> None:
+        """Cut off what a crash left of the last row of every process."""
+        for file in (self.path / "results").glob("rank*.jsonl"):
+            os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
 
 
 def _row(line: bytes, where: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from .folder import RunFolder, write_atomically
 from .jobs import Job
@@ -19,16 +20,16 @@ class Generation:
     Args:
         folder: where pictures, maps and rows go.
         pipe: the pipeline.
-        names: the metrics that compare every picture with its base.
+        names: the metrics of every picture; those of whole sets are left to :mod:`.after`.
     """
 
     def __init__(self, folder: RunFolder, pipe: Any, names: list[str]) -> None:  # noqa: ANN401
-        self.folder, self.pipe = folder, pipe
-        self.metrics = {name: metrics()[name] for name in names}
+        self.folder, self.pipe, self.names = folder, pipe, names
         self.own_scheduler = pipe.scheduler
+        self._bases: dict[str, list[Tensor]] = {}
 
-    def do(self, job: Job) -> None:
-        """Make one picture. Its base must be there already.
+    def make(self, job: Job) -> Made:
+        """Make one picture.
 
         Raises:
             RuntimeError: the cell merged nothing though its ratio is above 0.
@@ -36,22 +37,56 @@ class Generation:
         self.pipe.scheduler = self.own_scheduler
         if job.cell.study.scheduler is not None:
             set_scheduler(self.pipe, job.cell.study.scheduler)
-        made = make_picture(self.pipe, job.cell, job.prompt, job.seed)
+        return make_picture(self.pipe, job.cell, job.prompt, job.seed)
+
+    def keep(self, job: Job, made: Made) -> None:
+        """Write the picture, its map and then its row. The base of a cell must be there already."""
         write_atomically(self.folder.path / job.image, png_bytes(made.image))
-        measured = self._measure(job) if job.base != job.id else {}
+        if job.base == job.id:
+            self._bases[job.id] = made.steps.latents
+        else:
+            made.counts["drift"] = self._drift(job, made)
         self._keep_maps(job, made)
-        self.folder.append(job.record() | made.counts | measured | {"seconds": round(made.seconds, 4)})
+        times = {"seconds": round(made.steps.seconds, 4), "step_seconds": made.steps.each}
+        self.folder.append(job.record() | made.counts | self._measure(job) | times)
+
+    def forget(self) -> None:
+        """The next job has another prompt or seed, so the bases at hand are no longer needed."""
+        self._bases = {}
+
+    def _drift(self, job: Job, made: Made) -> list[float]:
+        """Relative distance of the latents to the base's after every step."""
+        if job.base not in self._bases:  # made before a kill: its picture is on the disk, its way there is made again
+            self._bases[job.base] = self.make(job.of_base()).steps.latents
+        pairs = zip(made.steps.latents, self._bases[job.base], strict=True)
+        return [round(float((x - base).norm() / base.norm()), 5) for x, base in pairs]
 
     def _measure(self, job: Job) -> dict[str, Any]:
         """From the saved 8-bit pictures, so that anyone can measure again."""
         picture, base = (as_tensor(Image.open(self.folder.path / f"images/{name}.png")) for name in (job.id, job.base))
-        return {name: as_json(metric.measure(picture, base)) for name, metric in self.metrics.items()}
+        return measure(self.names, picture, base if job.base != job.id else None, job.prompt)
 
     def _keep_maps(self, job: Job, made: Made) -> None:
         """The merge maps of the first picture of every cell."""
         if made.sites and job.seed == 0 and job.prompt == job.cell.study.prompts[0]:
             kept = job.record() | {"sites": made.sites, "maps": made.maps}
             write_atomically(self.folder.path / "maps" / f"{job.id}.json", json.dumps(kept).encode())
+
+
+def measure(names: list[str], picture: Tensor, base: Tensor | None, prompt: str) -> dict[str, Any]:
+    """The part of a row that metrics make.
+
+    Args:
+        names: of metrics; those of whole sets are passed over.
+        picture: (3, H, W) uint8.
+        base: the same without merging; None for a base itself, which is compared with nothing.
+        prompt: of the picture.
+    """
+    known = {name: metrics()[name] for name in names}
+    values = {name: metric.measure(picture, base) for name, metric in known.items() if metric.of == "pair" and base is not None}
+    values |= {name: metric.measure(picture, prompt) for name, metric in known.items() if metric.of == "picture"}
+    made_by = {name: known[name].made_by for name in values if known[name].made_by}
+    return {name: as_json(value) for name, value in values.items()} | {"made_by": made_by}
 
 
 def png_bytes(image: Image.Image) -> bytes:

@@ -35,6 +35,10 @@ class Job:
         """Where the picture goes in the run folder: named by the id, never by the prompt."""
         return f"images/{self.id}.png"
 
+    def of_base(self) -> "Job":
+        """The job of the base."""
+        return Job(self.base, self.base, self.cell.base(), self.prompt, self.seed)
+
     def record(self) -> dict[str, Any]:
         """The part of the row that is known before the picture is made."""
         cell = self.cell
@@ -43,6 +47,8 @@ class Job:
             "base": self.base,
             "cell": cell.name,
             "role": "base" if cell.strategy is None else "control" if cell.is_control else "cell",
+            "against": cell.against,
+            "values": cell.values,
             "prompt": self.prompt,
             "seed": self.seed,
             "strategy": "base" if cell.strategy is None else repr(cell.strategy),
@@ -69,6 +75,14 @@ def jobs(cells: Sequence[Cell], model: str) -> list[Job]:
                 made_id = job_id(cell, model, prompt, seed)
                 made.setdefault(made_id, Job(made_id, base, cell, prompt, seed))
     return list(made.values())
+
+
+def units(todo: Sequence[Job]) -> list[list[Job]]:
+    """Jobs of one prompt and seed together, each time the bases first."""
+    found: dict[tuple[str, int], list[Job]] = {}
+    for job in todo:
+        found.setdefault((job.prompt, job.seed), []).append(job)
+    return list(found.values())
 
 
 def job_id(cell: Cell, model: str, prompt: str, seed: int) -> str:

@@ -1,8 +1,10 @@
 """One call of a pipeline: one prompt, one seed, one picture."""
 
+import inspect
 import json
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from math import prod
@@ -12,10 +14,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from mergekit_diff import MergeReport, MergeSession, merging
 
+from .staleness import Staleness
 from .sweep import Cell
+
+Look = Callable[[], list[RemovableHandle]]
 
 
 @dataclass(frozen=True)
@@ -23,43 +29,95 @@ class Made:
     """A picture and what was merged while it was made.
 
     Args:
-        seconds: the pipeline call's.
-        counts: tokens_before, tokens_after, asked, granted, notes; empty for a base.
+        steps: what was seen at every denoising step.
+        counts: tokens_before, tokens_after, asked, granted, notes, kept and, if asked for, stale; empty for a base.
         sites: rows of the merge report.
         maps: for a few sites the group of every token.
     """
 
     image: Image.Image
-    seconds: float
+    steps: "Steps"
     counts: dict[str, Any] = field(default_factory=dict)
     sites: list[dict[str, Any]] = field(default_factory=list)
     maps: list[dict[str, Any]] = field(default_factory=list)
 
 
-def make_picture(pipe: Any, cell: Cell, prompt: str, seed: int) -> Made:  # noqa: ANN401
+@dataclass
+class Steps:
+    """A clock and a camera in the denoising loop.
+
+    Args:
+        latents: after every step; empty if the pipeline has no callback.
+        seconds: of the whole call.
+        each: seconds of every step.
+    """
+
+    latents: list[Tensor] = field(default_factory=list)
+    each: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    _since: float | None = None
+
+    def on_denoiser(self, *_: object) -> None:
+        """The first call of the denoiser begins the first step."""
+        self._since = time.perf_counter() if self._since is None else self._since
+
+    def on_step_end(self, pipe: object, step: int, timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
+        """A step is done; the pipeline goes on with the same tensors."""
+        if tensors["latents"].is_cuda:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.each.append(round(now - (self._since or now), 5))
+        self.latents.append(tensors["latents"].detach().float().cpu())
+        self._since = time.perf_counter()
+        return tensors
+
+
+def make_picture(pipe: Any, cell: Cell, prompt: str, seed: int, look: Look | None = None) -> Made:  # noqa: ANN401
     """Call the pipeline, merging as the cell says.
+
+    Args:
+        pipe: the pipeline; its scheduler is the cell's already.
+        cell: how.
+        prompt: of the picture.
+        seed: of its noise.
+        look: attaches hooks of an onlooker when the session's are there, and returns them to be removed.
 
     Raises:
         RuntimeError: the cell's strategy asked for merging and no token was merged.
     """
-    height, width = cell.study.height_and_width()
+    steps = Steps()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no token was merged")  # judged below, where the ratio asked is known
         with nullcontext() if cell.strategy is None else merging(pipe, cell.strategy, **(cell.merging or {})) as session:
-            start = time.perf_counter()
-            image = pipe(
-                prompt,
-                num_inference_steps=cell.study.steps,
-                guidance_scale=cell.study.guidance,
-                height=height,
-                width=width,
-                generator=torch.Generator().manual_seed(seed),
-            ).images[0]
-            seconds = time.perf_counter() - start
+            probe = Staleness(session) if session is not None and "staleness" in cell.study.probes else None
+            image = _call(pipe, cell, prompt, seed, steps, look)
     if session is None:
-        return Made(image, seconds)
+        return Made(image, steps)
     report = session.report()
-    return Made(image, seconds, _counts(report, cell.name), _sites(report), _maps(session))
+    counts = _counts(report, cell.name) | ({"stale": probe.by_step()} if probe is not None else {})
+    return Made(image, steps, counts, _sites(report), _maps(session))
+
+
+def _call(pipe: Any, cell: Cell, prompt: str, seed: int, steps: Steps, look: Look | None) -> Image.Image:  # noqa: ANN401
+    height, width = cell.study.height_and_width()
+    observed = "callback_on_step_end" in inspect.signature(pipe.__call__).parameters
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+    handles = [denoiser.register_forward_pre_hook(steps.on_denoiser), *(look() if look is not None else [])]
+    start = time.perf_counter()
+    try:
+        return pipe(
+            prompt,
+            num_inference_steps=cell.study.steps,
+            guidance_scale=cell.study.guidance,
+            height=height,
+            width=width,
+            generator=torch.Generator().manual_seed(seed),
+            **({"callback_on_step_end": steps.on_step_end} if observed else {}),
+        ).images[0]
+    finally:
+        steps.seconds = time.perf_counter() - start
+        for handle in handles:
+            handle.remove()
 
 
 def as_tensor(image: Image.Image) -> Tensor:
@@ -78,11 +136,19 @@ def _counts(report: MergeReport, name: str) -> dict[str, Any]:
         "asked": report.asked,
         "granted": report.granted,
         "notes": notes,
+        "kept": _kept_by_step(rows),
     }
 
 
+def _kept_by_step(rows: list[dict[str, Any]]) -> list[float]:
+    """Share of the tokens of all sites together that was kept at every step."""
+    steps = sorted({step for row in rows for step in row["by_step"]})
+    counts = [[row["by_step"][step] for row in rows if step in row["by_step"]] for step in steps]
+    return [round(sum(kept for _, kept in count) / sum(tokens for tokens, _ in count), 4) for count in counts]
+
+
 def _sites(report: MergeReport) -> list[dict[str, Any]]:
-    return json.loads(json.dumps([{key: row[key] for key in row if key != "by_step"} for row in report.to_dicts()]))
+    return json.loads(json.dumps(report.to_dicts()))
 
 
 def _maps(session: MergeSession) -> list[dict[str, Any]]:

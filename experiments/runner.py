@@ -1,4 +1,4 @@
-"""Runs a study: every job that is not done yet, then the tables and the report."""
+"""Runs a study: every job that is not done yet, in one process or several, then what is made of the rows."""
 
 from pathlib import Path
 from typing import Any
@@ -7,17 +7,21 @@ import torch
 
 from mergekit_diff import attach
 
-from . import summary, tables
-from .config import Primary, Study
+from .config import Study
+from .finish import finish
 from .folder import RunFolder, check_writable
 from .jobs import Job, jobs
+from .metrics import check_available
 from .models import check_model, identity, load_pipeline
 from .sweep import Cell, cells
-from .terminal import complain, progress_bar, show_table
+from .terminal import complain
 
 
 def run(study: Study, command: list[str], fresh: bool = False) -> int:
     """Run a study into its folder; 0, or 1 if a picture is missing in the end.
+
+    Every process of a run on several calls this with the same study. The first one writes the configuration and, when all
+    are done, the tables and the report.
 
     Args:
         study: what to run.
@@ -29,23 +33,37 @@ def run(study: Study, command: list[str], fresh: bool = False) -> int:
     """
     planned, folder = cells(study), RunFolder(Path(study.out))
     check_model(study.model)
+    check_metrics(study)
     check_writable(folder.path)
+    folder = RunFolder(folder.path, _rank())
+    use_threads(study.threads)
+    todo = jobs(planned, identity(study.model))
+    if folder.rank:
+        return _share(folder, study, planned, todo)
     folder.check_own()
     if not fresh:
         folder.check_config(study.record())
-    use_threads(study.threads)
-    todo = jobs(planned, identity(study.model))
-    pipe = load_pipeline(study.model, study.device, study.dtype) if fresh or missing(folder, todo) else None
-    if pipe is not None:
-        try_sites(pipe, planned)
+    pipe = _pipeline(study, planned) if fresh or missing(folder, todo) else None
     with folder.lock():
         if fresh:
             folder.clear()
         folder.check_config(study.record())
         folder.write_config(study.record(), command)
-        folder.drop_truncated_line()
-        reasons = _make(folder, pipe, missing(folder, todo), study.metrics)
-        return _finish(folder, study, planned, todo, reasons)
+        folder.drop_truncated_lines()
+        reasons = _make(folder, pipe, todo, study)
+        complete = not _complain(folder, todo, reasons)
+        finish(folder, study, planned, todo, pipe, complete)
+        return 0 if complete else 1
+
+
+def check_metrics(study: Study) -> None:
+    """Refuse a study whose metrics lack something: weights, an extra, real pictures.
+
+    Raises:
+        ValueError: says what, in one line.
+    """
+    for metric in study.metrics:
+        check_available(metric, study.model, study.reference, study.prompts, len(study.prompts) * study.seeds)
 
 
 def use_threads(threads: int | None) -> None:
@@ -71,56 +89,42 @@ def try_sites(pipe: Any, planned: list[Cell]) -> None:  # noqa: ANN401
             attach(pipe, cell.strategy, **(cell.merging or {})).remove_hooks()
 
 
-def _make(folder: RunFolder, pipe: Any, todo: list[Job], metrics: list[str]) -> list[str]:  # noqa: ANN401
-    """Do the jobs; returns why some failed, each reason once. One that fails does not stop the others."""
-    if not todo:
+def _rank() -> int:
+    """Number of this process among those of the run; 0 if it is alone."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", 0)
+
+
+def _pipeline(study: Study, planned: list[Cell]) -> Any:  # noqa: ANN401
+    pipe = load_pipeline(study.model, study.device, study.dtype)
+    try_sites(pipe, planned)
+    return pipe
+
+
+def _share(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job]) -> int:
+    """What a process does that is not the first: its share of the jobs."""
+    reasons = _make(folder, _pipeline(study, planned), todo, study)
+    for reason in reasons:
+        complain(f"process {folder.rank}: {reason}")
+    return 1 if reasons else 0
+
+
+def _make(folder: RunFolder, pipe: Any, todo: list[Job], study: Study) -> list[str]:  # noqa: ANN401
+    """Do the jobs; returns why some failed."""
+    if pipe is None:
         return []
     from .generation import Generation
+    from .prediction import predict
 
-    generation, reasons = Generation(folder, pipe, metrics), {}
-    with progress_bar("pictures", len(todo)) as advance:
-        for job in todo:
-            try:
-                generation.do(job)
-            except Exception as error:
-                reasons[f"{job.cell.name}: {type(error).__name__}: {error}"] = None
-            advance()
-    return list(reasons)
+    return predict(Generation(folder, pipe, study.metrics), todo, study)
 
 
-def _finish(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job], reasons: list[str]) -> int:
-    """Tables, summary and page from what is on the disk, and the check that nothing is missing there."""
-    rows = folder.rows()
-    done = [rows[job.id] for job in todo if job.id in rows]
-    if done:
-        lines = summary.summarize(done, study.metrics)
-        summary.write_csv(folder.path / "summary.csv", lines)
-        _show(folder, study, planned, lines)
+def _complain(folder: RunFolder, todo: list[Job], reasons: list[str]) -> bool:
+    """Say why jobs failed and which have no row, whatever the processes said; whether any has none."""
     for reason in reasons:
         complain(reason)
-    lost = [job.id for job in todo if job.id not in rows]
+    lost = [job.id for job in missing(folder, todo)]
     if lost:
         complain(f"error: {len(lost)} of {len(todo)} pictures are missing: {' '.join(lost)}")
-    return 1 if lost else 0
-
-
-def _show(folder: RunFolder, study: Study, planned: list[Cell], lines: list[dict[str, Any]]) -> None:
-    from .report import write_report
-
-    primary = study.primary if isinstance(study.primary, Primary) else None
-    show_table(tables.FIDELITY, tables.fidelity_table(lines, study.metrics, primary))
-    for note in tables.notes(lines):
-        print(note)
-    if study.speed:
-        show_table(tables.SPEED, tables.speed_table(_speed(folder, planned)))
-    print(f"report: {write_report(folder)}")
-
-
-def _speed(folder: RunFolder, planned: list[Cell]) -> list[dict[str, Any]]:
-    from .bench import block_table, read_table
-
-    path = folder.path / "speed.csv"
-    if not path.exists():
-        summary.write_csv(path, block_table({cell.name: (cell.strategy, cell.merging["roles"][0])
-                                             for cell in planned if cell.strategy and cell.merging}))  # fmt: skip
-    return read_table(path)
+    return bool(lost)

@@ -1,6 +1,7 @@
 """One prompt: the base picture, the merged one and the merge map, side by side."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from .folder import check_writable, write_atomically
 from .jobs import Job, jobs
 from .loading import build, override
 from .models import check_model, identity, load_pipeline
-from .runner import try_sites, use_threads
+from .runner import check_metrics, try_sites, use_threads
 from .sweep import cells
 from .terminal import complain, progress_bar, show_table
 
@@ -27,6 +28,7 @@ def single_study(prompt: str, overrides: Iterable[str]) -> Study:
         ValueError: a wrong word, or one that has no meaning for one picture.
     """
     study = build(override({"prompts": [prompt], "out": OUT}, overrides))
+    study = replace(study, metrics=tables.per_picture(study.metrics))
     if study.sweep or study.seeds != 1 or study.prompts != [prompt]:
         raise ValueError("generate makes one picture: it takes no prompts, seeds or sweep; use run for more")
     return study
@@ -40,6 +42,7 @@ def generate(study: Study) -> int:
     """
     planned, out = cells(study), Path(study.out)
     check_model(study.model)
+    check_metrics(study)
     check_writable(out)
     use_threads(study.threads)
     base, merged = jobs(planned, identity(study.model))
@@ -53,8 +56,8 @@ def generate(study: Study) -> int:
         return 1
     path = out / f"{merged.id}.png"
     write_atomically(path, _side_by_side(*made))
-    rows = [job.record() | one.counts | {"seconds": one.seconds} for job, one in zip((base, merged), made, strict=True)]
-    rows[1] |= _measure(*made, study.metrics)
+    rows = [job.record() | one.counts | {"seconds": one.steps.seconds} for job, one in zip((base, merged), made, strict=True)]
+    rows[1] |= _measure(*made, study)
     lines = summary.summarize(rows, study.metrics)
     show_table(study.prompts[0], tables.fidelity_table(lines, study.metrics, None))
     for note in tables.notes(lines):
@@ -80,9 +83,8 @@ def _side_by_side(base: "Made", merged: "Made") -> bytes:
     return png_bytes(side_by_side([base.image, merged.image, *maps]))
 
 
-def _measure(base: "Made", merged: "Made", names: list[str]) -> dict[str, Any]:
-    from .metrics import as_json, metrics
+def _measure(base: "Made", merged: "Made", study: Study) -> dict[str, Any]:
+    from .generation import measure
     from .picture import as_tensor
 
-    known, pair = metrics(), (as_tensor(merged.image), as_tensor(base.image))
-    return {name: as_json(known[name].measure(*pair)) for name in names}
+    return measure(study.metrics, as_tensor(merged.image), as_tensor(base.image), study.prompts[0])

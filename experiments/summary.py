@@ -19,10 +19,15 @@ def newest(rows: Iterable[Row]) -> list[Row]:
 
 
 def summarize(rows: Iterable[Row], metrics: Iterable[str]) -> list[Row]:
-    """A line a cell: its means, its notes and n, the number of its pictures."""
+    """A line a cell: its means, its notes and n, the number of its pictures.
+
+    Raises:
+        ValueError: one metric was made by different networks.
+    """
     by_cell: dict[str, list[Row]] = {}
     for row in newest(rows):
         by_cell.setdefault(row["cell"], []).append(row)
+    _check_makers([row for group in by_cell.values() for row in group])
     return [_line(cell, group, [*MEANS, *metrics]) for cell, group in by_cell.items()]
 
 
@@ -40,6 +45,14 @@ def write_csv(path: Path, lines: list[Row]) -> None:
     writer.writeheader()
     writer.writerows(lines)
     write_atomically(path, text.getvalue().encode())
+
+
+def _check_makers(rows: list[Row]) -> None:
+    makers: dict[str, str] = {}
+    for row in rows:
+        for metric, maker in row.get("made_by", {}).items():
+            if makers.setdefault(metric, maker) != maker:
+                raise ValueError(f"{metric} was made by {makers[metric]} and by {maker}: they cannot stand in one column")
 
 
 def _line(cell: str, group: list[Row], columns: list[str]) -> Row:

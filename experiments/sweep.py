@@ -4,7 +4,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mergekit_diff import MergeStrategy, make
@@ -29,7 +29,8 @@ class Cell:
         strategy: None for a base, which merges nothing.
         merging: the options of ``merging``, the strategy's own defaults filled in.
         is_control: the others are compared with it, besides the base.
-        swept: the swept picture settings, which name the cell's base.
+        values: all swept values, under dotted keys.
+        against: the name of the control that this cell is compared with: the same swept values but for the control's own.
     """
 
     name: str
@@ -37,7 +38,8 @@ class Cell:
     strategy: MergeStrategy | None = None
     merging: dict[str, Any] | None = None
     is_control: bool = False
-    swept: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    against: str | None = None
 
     def picture_settings(self) -> dict[str, Any]:
         """What decides the picture apart from merging, prompt and seed."""
@@ -45,7 +47,8 @@ class Cell:
 
     def base(self) -> "Cell":
         """The same without merging."""
-        return Cell("base" + (f" ({_label(self.swept)})" if self.swept else ""), self.study)
+        swept = {key: value for key, value in self.values.items() if key in PICTURE}
+        return Cell("base" + (f" ({_label(swept)})" if swept else ""), self.study, values=swept)
 
 
 def cells(study: Study) -> list[Cell]:
@@ -55,7 +58,7 @@ def cells(study: Study) -> list[Cell]:
         ValueError: a key that cannot be swept, a value out of range, or two cells that are the same thing.
     """
     specs = _specs(study)
-    control = flatten_values(study.control)
+    control = _named(flatten_values(study.control))
     made: dict[str, Cell] = {}
     for values in _draws(study, specs):
         cell = _cell(study, values, specs, control)
@@ -67,7 +70,7 @@ def cells(study: Study) -> list[Cell]:
             break
     if control and not any(cell.is_control for cell in made.values()):
         raise ValueError(f"control: no cell has {_label(control)}; cells: {', '.join(cell.name for cell in made.values())}")
-    return list(made.values())
+    return [replace(cell, against=_control_of(cell, list(made.values()), control)) for cell in made.values()]
 
 
 def flatten_values(values: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401
@@ -89,10 +92,20 @@ def _cell(study: Study, values: dict[str, Any], specs: dict[str, Any], control: 
     strategy = make("strategy", changed.strategy)
     options = merging_options(strategy, changed.merging)
     rehearse(strategy, options["roles"])
+    values = _named(values)
     is_control = bool(control) and all(key in values and values[key] == value for key, value in control.items())
     name = ", ".join(_value_label(key, value, specs) for key, value in values.items()) or strategy.name
-    swept = {key: value for key, value in values.items() if key in PICTURE}
-    return Cell(name, changed, strategy, options, is_control, swept)
+    return Cell(name, changed, strategy, options, is_control, values)
+
+
+def _control_of(cell: Cell, made: list[Cell], control: dict[str, Any]) -> str | None:
+    wanted = cell.values | control
+    return next((other.name for other in made if control and not cell.is_control and other.values == wanted), None)
+
+
+def _named(values: dict[str, Any]) -> dict[str, Any]:
+    """A strategy that is given by its name alone, as the mapping that it means."""
+    return {key: {"name": value} if key == "strategy" and isinstance(value, str) else value for key, value in values.items()}
 
 
 def _specs(study: Study) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from typing import Any
 
 from .config import Primary
 from .metrics import metrics
+from .statistics import Comparison
 
 FIDELITY = "Fidelity to the base picture of the same prompt and seed"
 SPEED = "Speed on one SD 1.5-sized transformer block (4096 tokens, C=320, batch 2, random weights)"
+VERDICTS = "Difference to the control, over the same prompts and seeds"
 DASH = "–"  # noqa: RUF001
 
 
@@ -15,7 +17,7 @@ def fidelity_table(lines: list[dict[str, Any]], names: list[str], primary: Prima
     """Heading and a row a cell: tokens before and after in one call of the denoiser, ratios, fidelity to the base, n."""
     known = metrics()
     head = ["strategy", "tokens a step", "ratio asked", "granted"]
-    for name in names:
+    for name in per_picture(names):
         arrow = "↑" if known[name].better == "higher" else "↓"
         unit = f" {known[name].unit}" if known[name].unit else ""
         mark = " (primary)" if primary is not None and primary.metric == name else ""
@@ -30,6 +32,19 @@ def speed_table(lines: list[dict[str, Any]]) -> list[list[str]]:
     return [head, *[[line["variant"], *[_number(line[key], 2 if key == "ratio" else 1) for key in keys]] for line in lines]]
 
 
+def verdict_table(compared: list[Comparison]) -> list[list[str]]:
+    """Heading and a row a comparison."""
+    label = metrics()[compared[0].metric].label if compared else ""
+    head = ["cell", "control", f"{label}: difference", "95% interval", "p (Holm)", "verdict", "prompts", "n"]
+    return [head, *[_verdict_row(one) for one in compared]]
+
+
+def _verdict_row(one: Comparison) -> list[str]:
+    between = f"[{one.low:+.4f}, {one.high:+.4f}]"
+    p = DASH if math.isnan(one.p_holm) else f"{one.p_holm:.4f}"
+    return [one.cell, one.against, f"{one.difference:+.4f}", between, p, one.verdict, str(one.prompts), str(one.n)]
+
+
 def notes(lines: list[dict[str, Any]]) -> list[str]:
     """What the merge report said about cells, one line each."""
     return [f"{line['cell']}: {'; '.join(line['notes'])}" for line in lines if line["notes"]]
@@ -42,11 +57,16 @@ def markdown(title: str, table: list[list[str]]) -> str:
     return f"{title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def per_picture(names: list[str]) -> list[str]:
+    """The metrics that every picture has."""
+    return [name for name in names if metrics()[name].of != "set"]
+
+
 def _fidelity_row(line: dict[str, Any], names: list[str]) -> list[str]:
     name = line["cell"] + (" (control)" if line["role"] == "control" else "")
     before, after = line["tokens_before"], line["tokens_after"]
     tokens = DASH if before is None else f"{before:,.0f} → {after:,.0f}"
-    values = [_number(line[name], 2 if name == "psnr" else 4) for name in names]
+    values = [_number(line[name], 2 if name == "psnr" else 4) for name in per_picture(names)]
     ratios = [_number(line["asked"], 3), _number(line["granted"], 3)]
     return [name, tokens, *ratios, *values, _number(line["seconds"], 2), str(line["n"])]
 

@@ -84,9 +84,18 @@ class Planner:
         if kept is not None and self._holds(kept, ctx, settings, given):
             kept.checked = ctx.step
             return kept.plan, False
-        plan = self._make(x, ctx, halves)
+        plan = self.fresh(x, ctx, halves)
         self._kept[key] = Kept(plan, ctx.site, self.clock.image, ctx.step, ctx.step, settings, given)
         return plan, True
+
+    @torch.no_grad()
+    def fresh(self, x: Tensor, ctx: LayerContext, halves: int) -> MergePlan | None:
+        """A plan made here and now, for arguments as in :meth:`plan`; it is not kept."""
+        ctx = dataclasses.replace(ctx, noise=self._noise(ctx, x.shape[1]).to(x.device))
+        plan = self.strategy.plan(x[len(x) // halves * (halves - 1) :], ctx)
+        if plan is None or plan.num_groups == plan.num_tokens:
+            return plan
+        return plan.prepared(len(x))
 
     def settings(self, ctx: LayerContext) -> tuple[Any, ...]:
         """What the strategy's schedules return here and now."""
@@ -98,14 +107,6 @@ class Planner:
         if kept.owner != ctx.site:  # shared by grid: its owner ran earlier in this step and saw to it
             return kept.checked == ctx.step
         return ctx.step - kept.step < self.refresh and kept.settings == settings
-
-    @torch.no_grad()
-    def _make(self, x: Tensor, ctx: LayerContext, halves: int) -> MergePlan | None:
-        ctx = dataclasses.replace(ctx, noise=self._noise(ctx, x.shape[1]).to(x.device))
-        plan = self.strategy.plan(x[len(x) // halves * (halves - 1) :], ctx)
-        if plan is None or plan.num_groups == plan.num_tokens:
-            return plan
-        return plan.prepared(len(x))
 
     def _noise(self, ctx: LayerContext, n: int) -> Tensor:
         digest = hashlib.blake2b(f"{self.seed}/{ctx.step}/{ctx.site}".encode(), digest_size=7).digest()

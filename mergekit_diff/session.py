@@ -23,6 +23,7 @@ from .report import MergeReport, Tally
 from .sites import Site, find_sites
 
 Plans = tuple[MergePlan | None, MergePlan | None]
+Observer = Callable[[Tensor, LayerContext, MergePlan | None, bool], None]
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
 
 
@@ -103,6 +104,7 @@ class MergeSession:
         self._grids: dict[nn.Module, tuple[int, ...]] = {}
         self._newest: dict[tuple[str, str], tuple[MergePlan, tuple[int, ...]]] = {}
         self._handles: list[RemovableHandle] = []
+        self._observers: list[Observer] = []
         self._running = False
         self._ran: dict[tuple[str, int], Plans] = {}
         self._note_left_out(sites)
@@ -119,6 +121,18 @@ class MergeSession:
     def plans(self) -> dict[tuple[str, str], tuple[MergePlan, tuple[int, ...]]]:
         """The newest plan, with its grid, of every (site, role) that had one."""
         return dict(self._newest)
+
+    def observe(self, observer: Observer) -> None:
+        """Have a function called whenever a site has chosen its plan, for experiments that look on.
+
+        Args:
+            observer: called with the block's (B, N, C) input, the context, the plan and whether it was made just now.
+        """
+        self._observers.append(observer)
+
+    def fresh_plan(self, x: Tensor, ctx: LayerContext) -> MergePlan | None:
+        """The plan that would be made here and now, for an observer to compare with the one in use; it changes nothing."""
+        return self._planner.fresh(x, ctx, self._halves(len(x)))
 
     def new_image(self) -> None:
         """Say that the next call belongs to another image; only a bare denoiser in a loop of one's own can need it."""
@@ -216,6 +230,8 @@ class MergeSession:
             return None
         ctx = self._planner.context(site, roles[0], depth, grid)
         plan, made = self._planner.plan(x, ctx, self._halves(len(x)))
+        for observer in self._observers:
+            observer(x, ctx, plan, made)
         merges = plan is not None and plan.num_groups < plan.num_tokens
         ratio = getattr(self.strategy, "ratio", None)
         asked = ratio(ctx) if isinstance(ratio, RatioSchedule) else None

@@ -1,0 +1,101 @@
+"""What is made of the rows when the pictures are there: sets and costs measured, tables, verdict, report, tracking."""
+
+import json
+from typing import Any
+
+import torch
+from PIL import Image
+
+from . import statistics, summary, tables
+from .config import Primary, Study
+from .folder import RunFolder, write_atomically
+from .jobs import Job
+from .metrics import metrics
+from .sweep import Cell
+from .terminal import show_table
+
+
+def finish(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job], pipe: Any, complete: bool) -> None:  # noqa: ANN401
+    """Write summary.csv, sets.json, costs.json, the report and the tracked runs; print the tables.
+
+    Args:
+        folder: of the run.
+        study: what was run.
+        planned: its cells.
+        todo: its jobs, which give the tables their order.
+        pipe: the pipeline, None if no picture was missing when the run began.
+        complete: whether every job has its row; sets and costs are measured only then.
+    """
+    rows = folder.rows()
+    done = [rows[job.id] for job in todo if job.id in rows]
+    if not done:
+        return
+    lines = summary.summarize(done, tables.per_picture(study.metrics))
+    summary.write_csv(folder.path / "summary.csv", lines)
+    if complete:
+        _measure_sets(folder, study, done, anew=pipe is not None)
+        _measure_costs(folder, study, planned, pipe)
+    _show(folder, study, planned, lines, done)
+    _track(folder, study)
+
+
+def _measure_sets(folder: RunFolder, study: Study, rows: list[dict[str, Any]], anew: bool) -> None:
+    names, path = [name for name in study.metrics if metrics()[name].of == "set"], folder.path / "sets.json"
+    if not names or (path.exists() and not anew):
+        return
+    from .metrics import set_values
+    from .metrics.reference import features
+    from .picture import as_tensor
+
+    found: dict[str, dict[str, Any]] = {}
+    for cell, group in statistics.by_cell(rows).items():
+        pictures = torch.stack([as_tensor(Image.open(folder.path / row["image"])) for row in group])
+        for name in names:
+            reference = features(name, study.model, study.reference)
+            found.setdefault(cell, {})[name] = set_values(name, pictures, reference)
+    write_atomically(path, json.dumps(found, indent=1).encode())
+
+
+def _measure_costs(folder: RunFolder, study: Study, planned: list[Cell], pipe: Any) -> None:  # noqa: ANN401
+    path = folder.path / "costs.json"
+    if path.exists() and pipe is None:
+        return
+    from .cost import costs
+    from .models import load_pipeline
+
+    pipe = pipe or load_pipeline(study.model, study.device, study.dtype)
+    write_atomically(path, json.dumps(costs(pipe, planned, study.prompts[0]), indent=1).encode())
+
+
+def _show(folder: RunFolder, study: Study, planned: list[Cell], lines: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    from .report import write_report
+
+    primary = study.primary if isinstance(study.primary, Primary) else None
+    show_table(tables.FIDELITY, tables.fidelity_table(lines, study.metrics, primary))
+    for note in tables.notes(lines):
+        print(note)
+    if primary is not None:
+        compared = statistics.compare(rows, primary.metric, primary.better)
+        if compared:
+            show_table(tables.VERDICTS, tables.verdict_table(compared))
+        print(statistics.answer(compared))
+    if study.speed:
+        show_table(tables.SPEED, tables.speed_table(_speed(folder, planned)))
+    print(f"report: {write_report(folder)}")
+
+
+def _speed(folder: RunFolder, planned: list[Cell]) -> list[dict[str, Any]]:
+    from .bench import block_table, read_table
+
+    path = folder.path / "speed.csv"
+    if not path.exists():
+        summary.write_csv(path, block_table({cell.name: (cell.strategy, cell.merging["roles"][0])
+                                             for cell in planned if cell.strategy and cell.merging}))  # fmt: skip
+    return read_table(path)
+
+
+def _track(folder: RunFolder, study: Study) -> None:
+    if study.wandb.mode != "disabled":
+        from .tracking import track
+
+        track(folder, study.record())

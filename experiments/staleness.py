@@ -1,0 +1,57 @@
+"""How old a plan in use has grown: the share of tokens whose group a plan made anew would change."""
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from mergekit_diff import LayerContext, MergePlan, MergeSession
+
+
+class Staleness:
+    """Looks on while a session merges, and compares every plan in use with a fresh one from the same tokens.
+
+    Args:
+        session: whose plans are watched. Its pictures do not change, only their time.
+    """
+
+    def __init__(self, session: MergeSession) -> None:
+        self.session = session
+        self._counts: dict[int, list[tuple[float, int]]] = defaultdict(list)
+        session.observe(self._on_plan)
+
+    def by_step(self) -> list[float | None]:
+        """For every step the share of tokens, over all sites, whose group has changed; None where no plan was in use."""
+        last = max(self._counts, default=-1)
+        return [_share(self._counts[step]) if step in self._counts else None for step in range(last + 1)]
+
+    def _on_plan(self, x: Tensor, ctx: LayerContext, plan: MergePlan | None, made: bool) -> None:
+        if plan is None:
+            return
+        fresh = None if made else self.session.fresh_plan(x, ctx)
+        share = 0.0 if fresh is None else changed(plan.assign, fresh.assign)
+        self._counts[ctx.step].append((share, plan.num_tokens))
+
+
+def changed(old: Tensor, new: Tensor) -> float:
+    """Share of tokens that are together with other tokens in one partition than in the other.
+
+    Args:
+        old: (B, N) group of every token; B may be 1.
+        new: (B, N) the same of the other partition; its groups may be numbered in another way.
+    """
+    old, new = torch.broadcast_tensors(old, new)
+    rows = [_moved(a, b) for a, b in zip(old, new, strict=True)]
+    return float(torch.stack(rows).double().mean())
+
+
+def _moved(a: Tensor, b: Tensor) -> Tensor:
+    """(N,) whether a token's group differs: it is the same if it is as large as the part that both groups share."""
+    pair = a * (int(b.max()) + 1) + b
+    sizes = [torch.unique(groups, return_inverse=True, return_counts=True) for groups in (a, b, pair)]
+    in_a, in_b, in_both = (count[inverse] for _, inverse, count in sizes)
+    return (in_a != in_both) | (in_b != in_both)
+
+
+def _share(counts: list[tuple[float, int]]) -> float:
+    return round(sum(share * n for share, n in counts) / sum(n for _, n in counts), 5)
