@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -34,7 +35,7 @@ def finish(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job]
     summary.write_csv(folder.path / "summary.csv", lines)
     if complete:
         _measure_sets(folder, study, done, anew=pipe is not None)
-        _measure_costs(folder, study, planned, pipe)
+        _measure_costs(folder, study, planned, done, pipe)
     _show(folder, study, planned, lines, done)
     _track(folder, study)
 
@@ -56,7 +57,13 @@ def _measure_sets(folder: RunFolder, study: Study, rows: list[dict[str, Any]], a
     write_atomically(path, json.dumps(found, indent=1).encode())
 
 
-def _measure_costs(folder: RunFolder, study: Study, planned: list[Cell], pipe: Any) -> None:  # noqa: ANN401
+def _measure_costs(
+    folder: RunFolder,
+    study: Study,
+    planned: list[Cell],
+    rows: list[dict[str, Any]],
+    pipe: Any,  # noqa: ANN401
+) -> None:
     path = folder.path / "costs.json"
     if path.exists() and pipe is None:
         return
@@ -64,7 +71,16 @@ def _measure_costs(folder: RunFolder, study: Study, planned: list[Cell], pipe: A
     from .models import load_pipeline
 
     pipe = pipe or load_pipeline(study.model, study.device, study.dtype)
-    write_atomically(path, json.dumps(costs(pipe, planned, study.prompts[0]), indent=1).encode())
+    found = costs(pipe, planned, study.prompts[0])
+    for cell, group in statistics.by_cell(rows).items():
+        found[cell]["step_seconds"] = _spread([seconds for row in group for seconds in row["step_seconds"]])
+    write_atomically(path, json.dumps(found, indent=1).encode())
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    """Median and the quartiles of the seconds of single steps."""
+    low, median, high = (float(value) for value in np.quantile(values or [0.0], [0.25, 0.5, 0.75]))
+    return {"median": median, "low": low, "high": high}
 
 
 def _show(folder: RunFolder, study: Study, planned: list[Cell], lines: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:

@@ -103,10 +103,10 @@ def _pipeline(study: Study, planned: list[Cell]) -> Any:  # noqa: ANN401
 
 
 def _share(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job]) -> int:
-    """What a process does that is not the first: its share of the jobs."""
+    """What a process does that is not the first: its share of the jobs. It speaks only if something went wrong."""
     reasons = _make(folder, _pipeline(study, planned), todo, study)
-    for reason in reasons:
-        complain(f"process {folder.rank}: {reason}")
+    if reasons:
+        _complain(folder, todo, reasons)
     return 1 if reasons else 0
 
 

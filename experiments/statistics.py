@@ -16,6 +16,7 @@ BETTER, WORSE, UNSURE, NOT_COMPARABLE = "better", "worse", "can't tell at this n
 ALPHA = 0.05
 GRANTED_APART = 0.01
 RESAMPLES = 9999
+LISTED = 6
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def answer(comparisons: Sequence[Comparison]) -> str:
         told.setdefault(one.verdict.split(":")[0], []).append(one.cell)
     against = " or ".join(dict.fromkeys(one.against for one in comparisons)) if _one_control(comparisons) else "their controls"
     n = min(one.prompts for one in comparisons)
-    parts = [f"{verdict}: {', '.join(told[verdict])}" for verdict in (BETTER, WORSE, UNSURE, NOT_COMPARABLE) if verdict in told]
-    return f"Against {against}, by {comparisons[0].metric} over {n} prompts – {'; '.join(parts)}."  # noqa: RUF001
+    parts = [f"{verdict}: {_listed(told[verdict])}" for verdict in (BETTER, WORSE, UNSURE, NOT_COMPARABLE) if verdict in told]
+    return f"Against {against}, by {comparisons[0].metric} over {n} prompts – {'. '.join(parts)}."  # noqa: RUF001
 
 
 def by_cell(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -101,10 +102,13 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float, float]:
     mean = float(observed.mean())
     if len(observed) == 1 or not np.isfinite(observed).all():
         return mean, math.nan, math.nan
-    if np.ptp(observed) == 0:
+    if np.ptp(observed) <= 1e-12 * np.abs(observed).max():
         return mean, mean, mean
-    found = stats.bootstrap((observed,), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(0)).confidence_interval
-    return mean, float(found.low), float(found.high)
+    method = (
+        "BCa" if len(set(values)) > 2 else "percentile"
+    )  # two values bootstrap to a handful of means, which BCa can't correct
+    found = stats.bootstrap((observed,), np.mean, n_resamples=RESAMPLES, method=method, rng=np.random.default_rng(0))
+    return mean, float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def sign_flip(differences: Sequence[float]) -> float:
@@ -176,6 +180,11 @@ def _not_comparable(cell: list[Row], control: list[Row], found: list[float]) -> 
 def _judged(one: Comparison, p_holm: float, sign: int) -> Comparison:
     found = UNSURE if p_holm >= ALPHA else BETTER if sign * one.difference > 0 else WORSE
     return replace(one, p_holm=p_holm, verdict=found)
+
+
+def _listed(cells: Sequence[str]) -> str:
+    more = len(cells) - LISTED
+    return "; ".join(cells[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _one_control(comparisons: Sequence[Comparison]) -> bool:

@@ -1,33 +1,57 @@
-"""The page shows what the run folder holds, escaped and in one file; a merge map shows the plan."""
+"""The page shows what the run folder holds, escaped and in one file; figures and maps show their numbers."""
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
-import torch
+from matplotlib.figure import Figure
 from PIL import Image
+from synthetic_run import CELLS, synthetic_run
 
 from mergekit_diff.experiments import summary
 from mergekit_diff.experiments.folder import RunFolder
-from mergekit_diff.experiments.metrics import as_json, metrics
-from mergekit_diff.experiments.report import write_report
+from mergekit_diff.experiments.metrics import as_json
+from mergekit_diff.experiments.report import labels, pareto, pictures, write_report
+from mergekit_diff.experiments.report.cells import columns
+from mergekit_diff.experiments.report.contents import Contents
+from mergekit_diff.experiments.report.curves import curve, jump
+from mergekit_diff.experiments.report.figures import INK, figure, svg
 from mergekit_diff.experiments.report.merge_map import draw_map
+from mergekit_diff.experiments.report.numbers import between, decimals, show
+from mergekit_diff.experiments.report.pareto import Point, front
+from mergekit_diff.experiments.report.signatures import signatures
+from mergekit_diff.experiments.report.steps import shares
+from mergekit_diff.experiments.report.verdict import verdict
 
 PROMPT = "<script>alert(1)</script>"
 
 
 @pytest.fixture
 def folder(tmp_path):
+    """What a run of the first version left."""
     folder = RunFolder(tmp_path)
     study = {"question": "Is it <b>safe</b>?", "hypothesis": "", "model": "m", "steps": 1, "guidance": 1.0, "seeds": 1}
     folder.write_config(study | {"metrics": ["psnr"], "primary": None}, ["run", "x"])
     (tmp_path / "images").mkdir()
     for job, cell in (("a", "base"), ("b", "retom")):
         Image.new("RGB", (8, 8), "red").save(tmp_path / f"images/{job}.png")
-        row = {"job": job, "cell": cell, "role": "cell", "prompt": PROMPT, "seed": 0, "strategy": cell}
-        folder.append(row | {"image": f"images/{job}.png"} | ({"psnr": "inf"} if cell != "base" else {}))
+        row = {"job": job, "base": "a", "cell": cell, "role": "base" if cell == "base" else "cell", "prompt": PROMPT, "seed": 0}
+        row |= {"strategy": cell, "image": f"images/{job}.png", "seconds": 1.0}
+        folder.append(row | ({"psnr": "inf"} if cell != "base" else {}))
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with all its parts."""
+    return synthetic_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return write_report(run).read_text()
 
 
 def test_the_page_is_one_file_and_prompts_are_escaped(folder):
@@ -36,8 +60,30 @@ def test_the_page_is_one_file_and_prompts_are_escaped(folder):
     assert "&lt;script&gt;" in page
     assert "Is it &lt;b&gt;safe" in page
     assert page.count("data:image/png;base64,") == 2
-    assert "http" not in page
+    assert "://" not in page
     assert "∞" in page
+
+
+def test_names_questions_and_figures_are_escaped_too(page):
+    assert not re.search(r"<b>tomesd|<i>thing|Is it <b>", page)
+    assert "&lt;b&gt;tomesd&lt;/b&gt; $x$" in page
+
+
+def test_every_picture_is_embedded_once(page):
+    found = re.findall(r'src="data:image/png;base64,[^"]+', page)
+    assert len(found) == len(set(found)) == 6 * (1 + len(CELLS))
+
+
+def test_figures_of_one_page_share_no_id(page):
+    found = re.findall(r'\bid="([^"]+)"', page)
+    assert len(found) == len(set(found)) > 50
+    assert set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', page)) <= {(one, "") for one in found} | {
+        ("", one) for one in found
+    }
+
+
+def test_the_same_folder_gives_the_same_page(run, page):
+    assert write_report(run).read_text() == page
 
 
 def test_sheet_and_tables_lie_beside_the_page(folder):
@@ -58,24 +104,146 @@ def test_a_report_without_pictures_is_refused(folder):
         write_report(folder)
 
 
+def test_parts_that_a_run_left_out_are_left_out(folder, page):
+    bare = write_report(folder).read_text()
+    for part in ("maps", "steps", "speed"):
+        assert f'<section id="{part}">' not in bare
+    for part in ("trade", "cells", "pictures", "maps", "steps", "signs", "again"):
+        assert f'<section id="{part}">' in page
+
+
+def test_without_a_primary_metric_or_a_control_no_verdict_is_given(run, folder, tmp_path):
+    assert verdict(Contents.read(run)).table
+    for contents in (Contents.read(folder), Contents.read(synthetic_run(tmp_path / "one", CELLS[:1], 2, parts=()))):
+        found = verdict(contents)
+        assert "no verdict" in found.answer and not found.table
+
+
+def test_a_cell_has_one_mark_all_over_the_page(run):
+    contents = Contents.read(run)
+    assert contents.marks == {"base": "B"} | {cell: str(i) for i, cell in enumerate(CELLS, 1)}
+    for cell, mark in contents.marks.items():
+        assert {"mark": mark, "cell": cell}.items() <= pareto.key(contents)[list(contents.marks).index(cell)].items()
+
+
+def test_a_column_names_the_network_that_made_it_and_has_a_value_for_every_cell(run):
+    found = {column.head: column for column in columns(Contents.read(run))}
+    assert all(len(column.cells) == 1 + len(CELLS) for column in found.values())
+    assert found["feature distance ↓ (primary)"].dim == "Net (net 1.0)"
+    assert found["PSNR dB ↑"].dim == ""
+    assert "floor" in found["KID ↓"].dim and "6 against 400" in found["KID ↓"].dim
+    assert found["PSNR dB ↑"].cells[0] == ("–", "", math.inf)  # noqa: RUF001
+    assert {"compute", "plan", "merge", "unmerge", "attention", "memory"} <= set(found)
+
+
+def test_what_nobody_measured_is_no_column(folder):
+    assert [column.head for column in columns(Contents.read(folder))] == ["#", "cell", "n", "PSNR dB ↑", "time"]
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_the_front_is_what_no_other_point_equals_for_less(better):
+    draw = np.random.default_rng(0).integers(0, 12, (40, 2))
+    points = [Point(str(i), float(x), float(y), 0, 0) for i, (x, y) in enumerate(draw)]
+    sign = 1 if better == "higher" else -1
+    found = front(points, better)
+    for point in points:
+        beaten = any(q.x <= point.x and sign * q.y >= sign * point.y and (q.x, q.y) != (point.x, point.y) for q in points)
+        assert ((point.x, point.y) in [(q.x, q.y) for q in found]) == (not beaten)
+
+
+def test_the_share_kept_counts_layers_that_only_others_merge(tmp_path):
+    run = synthetic_run(tmp_path, CELLS[:2], 1, parts=())
+    rows = list(run.rows().values())
+    rows[2] |= {"tokens_before": 1024, "tokens_after": 512.0}
+    run.results.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    contents = Contents.read(run)
+    assert [pareto.kept_share(contents, cell) for cell in contents.cells] == [1, 0.5, 1 - 512 / 4096]
+
+
+def test_labels_lie_neither_on_each_other_nor_on_points():
+    at = np.random.default_rng(0).random((24, 2)).tolist()
+    drawn = Figure(figsize=(4.4, 3.3))
+    axes = drawn.add_subplot()
+    axes.scatter(*zip(*at, strict=True))
+    drawn.draw_without_rendering()
+    labels.place(axes, [(x, y) for x, y in at], [str(i) for i in range(24)], [])
+    middles = axes.transData.transform([text.xy for text in axes.texts]) * 72 / drawn.dpi
+    texts = labels.boxes(middles + [text.get_position() for text in axes.texts], 9, 9)
+    covered = labels.shared(texts, texts)
+    assert covered[~np.eye(24, dtype=bool)].sum() < 0.02 * covered.trace()
+    assert labels.shared(texts, labels.boxes(middles, 4, 4)).sum() < 0.02 * covered.trace()
+
+
+def test_no_point_hides_another_and_only_those_that_would_are_moved():
+    axes = Figure(figsize=(4, 3)).add_subplot(xlim=(0, 1), ylim=(0, 1))
+    points = [(0.5, 0.5), (0.5, 0.5), (0.5, 0.51), (0.5, 0.9)]
+    moved = np.array(labels.apart(axes, points))
+    np.testing.assert_allclose(moved[[0, 3]], [points[0], points[3]])
+    np.testing.assert_allclose(moved[:, 1], [y for _, y in points])
+    assert len(set(moved[:3, 0].round(6))) == 3
+
+
+def test_a_figure_takes_the_colour_of_the_page_and_escapes_its_texts():
+    with figure(2, 2) as drawn:
+        drawn.add_subplot().set_title("<i>$x_1$</i>")
+        text = svg(drawn, 'a "title"')
+    assert "currentColor" in text and INK not in text
+    assert "&lt;i&gt;$x_1$&lt;/i&gt;" in text and 'aria-label="a &#34;title&#34;"' in text
+    assert "xmlns" not in text and "<style" not in text and not re.search(r'<svg[^>]* width="', text)
+
+
+def test_a_curve_is_the_mean_over_prompts_and_lies_in_its_band():
+    rows = [{"prompt": prompt, "drift": [0.1 * i, 0.2 * i, None]} for i, prompt in enumerate(("a", "b", "b", "c"))]
+    found = curve(rows, "drift")
+    assert found is not None
+    np.testing.assert_allclose(found.mean, [(0 + 0.15 + 0.3) / 3, (0 + 0.3 + 0.6) / 3, np.nan])
+    assert (found.low[:2] < found.mean[:2]).all() and (found.mean[:2] < found.high[:2]).all()
+    assert curve(rows, "stale") is None
+
+
+def test_a_jump_is_the_largest_rise_not_the_largest_value():
+    assert jump(np.array([0.1, 0.2, 0.6, 0.7, 0.75])) == (2, pytest.approx(0.4), pytest.approx(0.1))
+    assert jump(np.array([0.5, 0.6]))[0] == 0
+
+
+def test_shares_are_not_a_number_where_a_layer_was_not_called():
+    sites = [{"by_step": {"0": [4, 2]}}, {"by_step": {"1": [4, 4]}}]
+    np.testing.assert_array_equal(shares(sites, 2), [[0.5, np.nan], [np.nan, 1]])
+
+
+def test_every_sign_of_failure_is_found_where_it_was_put(run):
+    found = {sign.name: sign for sign in signatures(Contents.read(run))}
+    assert list(found) == ["over-merged detail", "incoherent background", "a jump at some timestep",
+                           "worse than base: emoji text score", "worse than base: KID"]  # fmt: skip
+    assert all("at step 5" in shown for shown, _, _ in found["a jump at some timestep"].cells.values())
+    assert [off for _, _, off in found["worse than base: KID"].cells.values()] == [False, True, True, True]
+    assert all(off for _, _, off in found["worse than base: emoji text score"].cells.values())
+    assert [shown for shown, _, _ in found["over-merged detail"].cells.values()] == ["0.9025", "0.7990", "0.7073", "0.5966"]
+    assert found["worse than base: emoji text score"].cells[CELLS[3]][0].startswith("-0.2")
+
+
+def test_heavy_pictures_are_shrunk_and_few_enough(tmp_path, monkeypatch):
+    contents = Contents.read(synthetic_run(tmp_path, CELLS[:1], 3, side=300, parts=()))
+    monkeypatch.setattr(pictures, "PICTURES", 4)
+    assert not pictures.grid(contents).shrunk
+    monkeypatch.setattr(pictures, "WEIGHT", 1000)
+    shown = pictures.grid(contents)
+    assert shown.shrunk and len(shown.lines) == 2
+    assert all(one["data"].startswith("data:image/webp") for line in shown.lines for one in line["pictures"])
+
+
+def test_a_column_shows_four_figures_of_its_largest_number():
+    assert decimals([27.071, 3.0, math.inf, None]) == 2
+    assert [show(value, 2) for value in (27.071, None, math.nan, math.inf)] == ["27.07", "–", "–", "∞"]  # noqa: RUF001
+    assert (between(0.1, 0.2, 1), between(math.nan, math.nan, 1)) == ("0.1 to 0.2", "")
+
+
 def test_a_map_colours_merged_tokens_and_leaves_the_others_bare():
     one_map = {"grid": [2, 2], "assign": [0, 0, 1, 2], "rep": [0, 2, 3]}
     drawn = np.array(draw_map(Image.new("RGB", (16, 16), "white"), one_map, side=64))
     assert drawn.shape == (64, 64, 3)
     assert (drawn[40:, 8:24] == 255).all()
     assert (drawn[4:8, 4:60] != 255).any(axis=-1).all()
-
-
-@pytest.mark.parametrize("name", list(metrics()))
-def test_a_metric_is_best_for_the_same_picture(name):
-    draw = torch.Generator().manual_seed(0)
-    base = torch.randint(0, 256, (3, 32, 32), generator=draw, dtype=torch.uint8)
-    noise = [torch.randint(-a, a + 1, base.shape, generator=draw) for a in (4, 64)]
-    near, far = ((base.int() + n).clamp(0, 255).to(torch.uint8) for n in noise)
-    metric = metrics()[name]
-    values = [metric.measure(picture, base) for picture in (base, near, far)]
-    assert values == sorted(values, reverse=metric.better == "higher")
-    assert values[1] != values[2]
 
 
 def test_an_infinite_value_survives_json_and_the_mean():

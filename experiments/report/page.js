@@ -1,0 +1,64 @@
+const all = (selector, where = document) => [...where.querySelectorAll(selector)];
+
+// Sorting: a click on a heading sorts by it, a second click turns the order round.
+for (const table of all("table.sortable")) {
+  all("th button", table).forEach((button, column) => button.addEventListener("click", () => {
+    const heading = button.closest("th");
+    const down = heading.getAttribute("aria-sort") === "ascending";
+    const value = row => row.cells[column].dataset.sort;
+    const number = text => ({inf: Infinity, "-inf": -Infinity})[text] ?? Number(text);
+    const order = (a, b) => {
+      const [x, y] = [number(value(a)), number(value(b))];
+      if (Number.isNaN(x) || Number.isNaN(y)) return value(a).localeCompare(value(b), undefined, {numeric: true});
+      return x === y ? 0 : x - y;
+    };
+    const rows = all("tbody tr", table).sort((a, b) => down ? order(b, a) : order(a, b));
+    table.tBodies[0].append(...rows);
+    all("th", table).forEach(one => one.removeAttribute("aria-sort"));
+    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  }));
+}
+
+// The cost axis: all drawings are there, the chosen ones are shown.
+const costs = document.querySelector("#trade .choice");
+if (costs) {
+  const show = () => {
+    const chosen = costs.querySelector("input:checked").value;
+    all(".cost").forEach(one => { one.hidden = one.dataset.cost !== chosen; });
+  };
+  costs.hidden = all("input", costs).length < 2;
+  costs.addEventListener("change", show);
+  show();
+}
+
+// Comparing: the two pictures are those of the grid below, so that each is in the file once.
+const compare = document.querySelector(".compare");
+if (compare && all("select[name=right] option", compare).length) {
+  const field = name => compare.querySelector(`[name=${name}]`);
+  const stage = compare.querySelector(".stage");
+  const slider = stage.querySelector("input");
+  const pictures = all("img[data-cell]");
+  const find = cell => pictures.find(one => one.dataset.prompt === field("prompt").value && one.dataset.cell === cell);
+  const put = (place, tag, picture) => {
+    const image = stage.querySelector(place);
+    image.src = picture ? picture.src : "data:,";
+    image.alt = picture ? picture.alt : "no such picture";
+    stage.querySelector(tag).textContent = picture ? picture.dataset.cell : "not made";
+  };
+  const update = () => {
+    const right = find(field("right").value);
+    put(".under", ".right", right);
+    put(".over", ".left", find(field("left").value || right?.dataset.base));
+    stage.dataset.mode = compare.querySelector("[name=mode]:checked").value;
+    stage.style.setProperty("--cut", `${slider.value}%`);
+  };
+  for (const picture of pictures) picture.addEventListener("click", () => {
+    field("prompt").value = picture.dataset.prompt;
+    if (picture.dataset.cell !== picture.dataset.base) field("right").value = picture.dataset.cell;
+    update();
+    compare.scrollIntoView({block: "nearest"});
+  });
+  compare.addEventListener("input", update);
+  compare.hidden = false;
+  update();
+}

@@ -1,0 +1,55 @@
+"""What the study found: its primary metric, cell against control."""
+
+from dataclasses import dataclass
+
+from .. import statistics
+from ..tables import DASH
+from .contents import Contents
+from .numbers import between, decimals, show
+
+NO_PRIMARY = "No metric was named before the run to decide (primary), so there is no verdict: the table only describes."
+NO_CONTROL = "The study has no control, so there is no verdict: the table only describes."
+TOLD = """Difference: cell minus control over the same prompts and seeds, with its 95% bootstrap interval. p: sign-flip test over
+prompts, corrected for the number of comparisons (Holm); below 0.05 is a verdict."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The top of the page.
+
+    Args:
+        answer: one sentence.
+        told: what the numbers of the table are; empty without a table.
+        table: heading and a line a comparison, as text.
+    """
+
+    answer: str
+    told: str
+    table: list[list[str]]
+
+
+def verdict(contents: Contents) -> Verdict:
+    """Cells against their controls by the primary metric, or plainly why there is no verdict."""
+    primary = contents.primary
+    if primary is None:
+        return Verdict(NO_PRIMARY, "", [])
+    if primary.metric not in contents.metrics:
+        return Verdict(f"{primary.metric} has no number for every single picture, so there is no verdict: see the table.", "", [])
+    found = statistics.compare(contents.rows, primary.metric, primary.better)
+    if not found:
+        return Verdict(NO_CONTROL, "", [])
+    told = f"Primary metric: {contents.metrics[primary.metric].label} ({primary.better} is better), named before the run. {TOLD}"
+    return Verdict(statistics.answer(found), told, _table(contents, found))
+
+
+def _table(contents: Contents, found: list[statistics.Comparison]) -> list[list[str]]:
+    digits = decimals(value for one in found for value in (one.difference, one.low, one.high))
+    head = ["cell", "verdict", "difference", "95% interval", "p (Holm)", "prompts", "pairs", "against"]
+    rows = [[f"{contents.marks[one.cell]} {one.cell}", one.verdict, show(one.difference, digits, sign=True),
+             between(one.low, one.high, digits) or DASH, _p(one.p_holm), str(one.prompts), str(one.n),
+             f"{contents.marks[one.against]} {one.against}"] for one in found]  # fmt: skip
+    return [head, *rows]
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else show(value, 3)

@@ -1,0 +1,91 @@
+"""A run folder with every part that a run may have, made of noise, so that the report is tested without a model."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from mergekit_diff.experiments.folder import RunFolder
+
+STEPS = 8
+MADE_BY = {"feature": "Net (net 1.0)", "text": "Map (map 1.0)"}
+METRICS = ["psnr", "ssim", "feature", "detail", "background", "text", "kid"]
+PRIMARY = {"metric": "feature", "better": "lower"}
+CELLS = ("retom, refresh=1", "retom, refresh=5", "random-dest", "<b>tomesd</b> $x$")
+
+
+def synthetic_run(path, cells=CELLS, prompts=6, seeds=1, side=16, primary=PRIMARY, parts=("costs", "sets", "maps")):
+    """Write a run folder: a base and cells, the first of which is the control; the later a cell, the farther from the base."""
+    folder, draw = RunFolder(path), np.random.default_rng(0)
+    study = {"question": "Is it <b>safe</b>?", "hypothesis": "Yes & no.", "model": "m", "steps": STEPS, "guidance": 1.0}
+    folder.write_config(study | {"seeds": seeds, "metrics": METRICS, "primary": primary}, ["run", "x"])
+    (path / "images").mkdir()
+    names = [f"a <i>thing</i> of kind {i}" for i in range(prompts)]
+    for number, prompt in enumerate(names):
+        for seed in range(seeds):
+            picture = draw.integers(0, 256, (side, side, 3))
+            for i, cell in enumerate(("base", *cells)):
+                row = _row(number, prompt, seed, i, cell, cells[0], draw)
+                noisy = (picture + draw.normal(0, 8 * i, picture.shape)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(noisy).save(path / row["image"])
+                folder.append(row)
+                if i and not number and not seed and "maps" in parts:
+                    _write(path / f"maps/{row['job']}.json", row | {"sites": _sites(i), "maps": [_map(i)]})
+    if "costs" in parts:
+        _write(path / "costs.json", {cell: _costs(i) for i, cell in enumerate(("base", *cells))})
+    if "sets" in parts:
+        _write(path / "sets.json", {cell: {"kid": _kid(i)} for i, cell in enumerate(("base", *cells))})
+    return folder
+
+
+def _row(number, prompt, seed, i, cell, control, draw):
+    base, job = f"{number}-{seed}-0", f"{number}-{seed}-{i}"
+    role = "cell" if i > 1 else "control" if i else "base"
+    row = {"job": job, "base": base, "cell": cell, "role": role, "against": control if i > 1 else None, "values": {}}
+    row |= {"prompt": prompt, "seed": seed, "image": f"images/{job}.png", "merging": None}
+    row |= {"text": 0.6 - 0.05 * i + draw.normal(0, 0.01), "seconds": 2.0 - 0.2 * i, "made_by": MADE_BY}
+    row |= {"step_seconds": [0.2] * STEPS}
+    if not i:
+        return row | {"strategy": "base"}
+    wobble = draw.normal(1, 0.05)
+    row |= {"strategy": f"{('ReToM', 'ReToM', 'RandomDest', 'ToMeSD')[(i - 1) % 4]}(ratio=0.5)", "notes": []}
+    row |= {"tokens_before": 4096, "tokens_after": 2048.0, "asked": 0.5, "granted": 0.5}
+    row |= {"psnr": 30 - 3 * i * wobble, "ssim": 1 - 0.05 * i * wobble, "feature": 0.02 * i * wobble}
+    rises = np.full(STEPS, 0.01 * i) * wobble + np.eye(STEPS)[5] * 0.05 * i
+    row |= {
+        "detail": 1 - 0.1 * i * wobble,
+        "background": 2.0 * i * wobble,
+        "drift": rises.cumsum().tolist(),
+        "kept": [0.5] * STEPS,
+    }
+    return row | {"stale": [None, *[0.05 * i] * (STEPS - 1)]}
+
+
+def _sites(i):
+    steps = {str(step): [256, 256 - 16 * min(i + step, 15)] for step in range(STEPS)}
+    common = {"role": "self_attention", "grid": [16, 16], "tokens": 256, "kept": 128.0, "asked": 0.5, "granted": 0.5}
+    common |= {"level": 0, "plans": 1, "calls": STEPS, "note": "", "by_step": steps}
+    return [common | {"site": f"{stage}.{n}", "stage": stage} for stage in ("down", "mid", "up") for n in range(3)]
+
+
+def _map(i):
+    groups = max(8, 16 - i)
+    assign = np.minimum(np.arange(16), groups - 1).tolist()
+    return {"site": "up.0", "role": "self_attention", "stage": "up", "grid": [4, 4], "assign": assign, "rep": list(range(groups))}
+
+
+def _costs(i):
+    seconds = {"median": 0.2 - 0.01 * i, "low": 0.19 - 0.01 * i, "high": 0.21 - 0.01 * i}
+    times = {"plan_ms": 1.0 * i, "merge_ms": 0.5, "unmerge_ms": 0.4, "attention_ms": 20.0 - i}
+    return {"flops": 8e9 - 5e8 * i, "step_seconds": seconds, **times, "peak_bytes": 2**28}
+
+
+def _kid(i):
+    value = 0.01 + 0.004 * i
+    spread = {"low": value - 0.003, "high": value + 0.003}
+    return {"value": value, **spread, "n": 6, "reference_n": 400, "floor": 0.001, "made_by": "Net (net 1.0)"}
+
+
+def _write(path, data):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(data))

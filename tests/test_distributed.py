@@ -1,0 +1,131 @@
+"""Runs that are killed or shared out: one row a job, the pictures of an undisturbed run, and what is missing is named."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from tiny import tiny_pipeline
+
+from mergekit_diff.experiments import prediction  # noqa: F401  before a fork, so that no child has to
+from mergekit_diff.experiments.cli import main
+from mergekit_diff.experiments.folder import RunFolder
+
+KILLS = 10
+JOBS = 2 * 2 * 3
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distributed")
+    tiny_pipeline().save_pretrained(folder / "model")
+    content = {
+        "model": str(folder / "model"),
+        "prompts": ["a noto apple", "a flat cat"],
+        "seeds": 2,
+        "steps": 3,
+        "sweep": {"strategy": {"values": [{"name": "retom"}, {"name": "random-dest"}]}},
+        "metrics": ["psnr", "ssim"],
+        "threads": 1,
+        "wandb": {"mode": "disabled"},
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(content))
+    return folder / "study.yaml"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study):
+    out = study.parent / "whole"
+    start = time.monotonic()
+    child = start_child(study, out)
+    child.join()
+    assert child.exitcode == 0
+    return RunFolder(out), time.monotonic() - start
+
+
+def start_child(study, out):
+    """A run in a process of its own that has everything imported already."""
+    child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(main(["run", str(study), f"out={out}"])))
+    child.start()
+    return child
+
+
+def rows(folder):
+    return [json.loads(line) for file in (folder.path / "results").glob("*.jsonl") for line in file.read_text().splitlines()]
+
+
+def facts(row):
+    """What a row says about its picture; times differ from run to run."""
+    return {key: value for key, value in row.items() if "seconds" not in key}
+
+
+def assert_same(folder, whole):
+    found, expected = ({row["job"]: facts(row) for row in rows(f)} for f in (folder, whole))
+    assert found == expected
+    for row in rows(whole):
+        assert (folder.path / row["image"]).read_bytes() == (whole.path / row["image"]).read_bytes()
+
+
+def test_a_run_killed_at_random_moments_has_one_row_a_job_and_the_same_pictures(study, undisturbed):
+    whole, seconds = undisturbed
+    folder, draw = RunFolder(study.parent / "killed"), random.Random(0)
+    for _ in range(KILLS):
+        child = start_child(study, folder.path)
+        time.sleep(draw.uniform(0.1, 0.7) * seconds)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+    child = start_child(study, folder.path)
+    child.join()
+    assert child.exitcode == 0
+    assert len(rows(folder)) == JOBS
+    assert_same(folder, whole)
+
+
+def torchrun(study, out, **environment):
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words += ["-m", "mergekit_diff.experiments.cli", "run", str(study), f"out={out}"]
+    return subprocess.Popen([sys.executable, *words], text=True, stderr=subprocess.PIPE, env=os.environ | environment)
+
+
+def test_two_processes_give_the_rows_of_one(study, undisturbed):
+    folder = RunFolder(study.parent / "two")
+    process = torchrun(study, folder.path)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert sorted(file.name for file in (folder.path / "results").iterdir()) == ["rank0.jsonl", "rank1.jsonl"]
+    assert len(rows(folder)) == JOBS
+    assert_same(folder, undisturbed[0])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_is_exit_code_1_and_what_is_missing_is_named(rank, study, tmp_path):
+    killer = tmp_path / "sitecustomize.py"
+    killer.write_text(KILLER)
+    process = torchrun(study, tmp_path / "out", PYTHONPATH=str(tmp_path), DYING_RANK=str(rank))
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1
+    done = {row["job"] for row in rows(RunFolder(tmp_path / "out"))}
+    assert 0 < len(done) < JOBS
+    assert f"of {JOBS} pictures are missing" in said
+    named = said.split("pictures are missing:")[1].split("\n")[0].split()
+    assert set(named).isdisjoint(done) or rank  # the other process may write on while the first one looks
+    assert len(named) >= JOBS - len(done)
+
+
+KILLER = """
+import os, signal, threading, time
+from pathlib import Path
+if os.environ.get("RANK") == os.environ["DYING_RANK"]:
+    def die():
+        own = Path(__file__).parent / "out" / "results" / f"rank{os.environ['RANK']}.jsonl"
+        while not own.exists():
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Thread(target=die, daemon=True).start()
+"""
