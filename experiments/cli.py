@@ -28,6 +28,7 @@ def parser() -> Parser:
     run.add_argument("study", metavar="STUDY", help="a name (see: mergekit-diff list study) or a .yaml file")
     run.add_argument("overrides", nargs="*", metavar="key=value", help="change the study, such as steps=10 out=runs/mine")
     run.add_argument("--fresh", action="store_true", help="delete what an earlier run left in the folder and start over")
+    run.add_argument("--wandb-sweep", action="store_true", help="run nothing; print the file that `wandb sweep` takes")
     generate = commands.add_parser("generate", help="one picture: base beside merged, with the merge map")
     generate.add_argument("prompt", metavar="PROMPT", help='such as "a noto apple"')
     generate.add_argument("overrides", nargs="*", metavar="key=value", help="such as strategy=tomesd strategy.ratio=0.6")
@@ -69,9 +70,16 @@ def _parse(words: list[str]) -> argparse.Namespace:
 def _command(args: argparse.Namespace, words: list[str]) -> int:
     if args.command == "run":
         from .loading import load_study
+
+        study = load_study(args.study, args.overrides)
+        if args.wandb_sweep:
+            from .wandb_sweep import sweep_file
+
+            print(sweep_file(study, [args.study, *args.overrides]), end="")
+            return 0
         from .runner import run
 
-        return run(load_study(args.study, args.overrides), [word for word in words if word != "--fresh"], args.fresh)
+        return run(study, [word for word in words if word != "--fresh"], args.fresh)
     if args.command == "generate":
         from .single import generate, single_study
 

@@ -62,6 +62,7 @@ class Study:
     metrics: list[str] = field(default_factory=lambda: ["psnr", "ssim", "feature"])
     primary: Primary | None = None
     probes: list[str] = field(default_factory=list)
+    costs: bool = True
     speed: bool = False
     wandb: Wandb = field(default_factory=Wandb)
     devices: int = 1

@@ -35,7 +35,8 @@ def finish(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job]
     summary.write_csv(folder.path / "summary.csv", lines)
     if complete:
         _measure_sets(folder, study, done, anew=pipe is not None)
-        _measure_costs(folder, study, planned, done, pipe)
+        if study.costs:
+            _measure_costs(folder, study, planned, done, pipe)
     _show(folder, study, planned, lines, done)
     _track(folder, study)
 

@@ -22,7 +22,7 @@ OWN = (
     *("results", "images", "maps", "wandb", CONFIG),
 )
 """What a run writes; the config, which tells whose folder it is, goes last when all is deleted."""
-IGNORED = ("out", "question", "hypothesis", "threads", "speed", "devices", "num_nodes", "wandb")
+IGNORED = ("out", "question", "hypothesis", "threads", "speed", "costs", "devices", "num_nodes", "wandb")
 """Keys of a study that may differ between two runs into one folder: they change no picture and no column."""
 
 

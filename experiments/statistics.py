@@ -106,7 +106,7 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float, float]:
         return mean, mean, mean
     method = (
         "BCa" if len(set(values)) > 2 else "percentile"
-    )  # two values bootstrap to a handful of means, which BCa can't correct
+    )  # of two values BCa makes nothing
     found = stats.bootstrap((observed,), np.mean, n_resamples=RESAMPLES, method=method, rng=np.random.default_rng(0))
     return mean, float(found.confidence_interval.low), float(found.confidence_interval.high)
 
