@@ -104,9 +104,7 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float, float]:
         return mean, math.nan, math.nan
     if np.ptp(observed) <= 1e-12 * np.abs(observed).max():
         return mean, mean, mean
-    method = (
-        "BCa" if len(set(values)) > 2 else "percentile"
-    )  # of two values BCa makes nothing
+    method = "BCa" if len(set(values)) > 2 else "percentile"  # of two values BCa makes nothing
     found = stats.bootstrap((observed,), np.mean, n_resamples=RESAMPLES, method=method, rng=np.random.default_rng(0))
     return mean, float(found.confidence_interval.low), float(found.confidence_interval.high)
 

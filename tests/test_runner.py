@@ -17,6 +17,7 @@ STUDY = {
     "steps": 2,
     "sweep": {"strategy": {"values": [{"name": "retom", "ratio": 0.5}, {"name": "tomesd", "ratio": 0.5}]}},
     "metrics": ["psnr", "ssim"],
+    "wandb": {"mode": "disabled"},
 }
 JOBS = 6
 
@@ -63,7 +64,7 @@ def test_a_run_is_whole_and_the_same_command_does_nothing_twice(words, folder, m
     assert {file.stem for file in (folder.path / "images").iterdir()} == {row["job"] for row in rows}
     assert (folder.path / "summary.csv").exists()
     assert "retom" in capsys.readouterr().out
-    monkeypatch.setattr(Generation, "do", lambda *_: pytest.fail("done twice"))
+    monkeypatch.setattr(Generation, "make", lambda *_: pytest.fail("done twice"))
     assert main(words) == 0
     assert len(lines(folder)) == JOBS
 
@@ -112,14 +113,14 @@ def test_a_second_writer_is_refused(words, folder, capsys):
 
 
 def test_missing_pictures_are_exit_code_1_and_named(words, folder, monkeypatch, capsys):
-    do = Generation.do
+    make = Generation.make
 
     def broken(self, job):
         if job.cell.name == "tomesd":
             raise RuntimeError("out of luck")
-        do(self, job)
+        return make(self, job)
 
-    monkeypatch.setattr(Generation, "do", broken)
+    monkeypatch.setattr(Generation, "make", broken)
     assert main(words) == 1
     said = capsys.readouterr().err
     assert "out of luck" in said
@@ -139,7 +140,7 @@ def test_an_interrupt_ends_cleanly(words, monkeypatch, capsys):
     def interrupted(self, job):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Generation, "do", interrupted)
+    monkeypatch.setattr(Generation, "make", interrupted)
     assert main(words) == 130
     assert "Traceback" not in capsys.readouterr().err
 

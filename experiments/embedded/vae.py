@@ -72,8 +72,8 @@ def train(folder: Path, steps: int) -> Path:
     """Train for ``steps`` batches of 16, resuming from ``folder``, and write the autoencoder to ``folder/vae``."""
     L.seed_everything(0)
     images = data.load(folder).images
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    held, seen = images[order[:HELD_OUT_PICTURES]], images[order[HELD_OUT_PICTURES:]]
+    order = _order(images)
+    held, seen = held_out(images), images[order[HELD_OUT_PICTURES:]]
     module = Autoencoder(held, folder)
     loader = DataLoader(TensorDataset(seen), batch_size=16, shuffle=True, drop_last=True)
     fit(module, loader, steps, folder, "vae")
@@ -82,6 +82,15 @@ def train(folder: Path, steps: int) -> Path:
     print(f"PSNR on {len(held)} held-out pictures: {psnr(x, reconstruct(vae, x)):.2f} dB")
     vae.save_pretrained(folder / "vae", safe_serialization=True)
     return folder / "vae"
+
+
+def held_out(images: Tensor) -> Tensor:
+    """The 100 pictures that training never sees."""
+    return images[_order(images)[:HELD_OUT_PICTURES]]
+
+
+def _order(images: Tensor) -> Tensor:
+    return torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()

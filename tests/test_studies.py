@@ -1,0 +1,160 @@
+"""Studies: each one validates, finds its control, and runs through the same code on tiny random components."""
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_pipeline
+
+from mergekit_diff.experiments.config import Primary
+from mergekit_diff.experiments.folder import RunFolder
+from mergekit_diff.experiments.loading import STUDIES, build, load_study
+from mergekit_diff.experiments.runner import run
+from mergekit_diff.experiments.sweep import cells
+
+NAMES = sorted(file.stem for file in STUDIES.glob("*.yaml"))
+ASKED = [name for name in NAMES if name != "quickstart"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+def rows(study):
+    return list(RunFolder(Path(study.out)).rows().values())
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_study_says_what_it_asks_and_every_other_cell_has_a_control(name):
+    study = load_study(name)
+    assert study.question.endswith("?") and study.hypothesis
+    assert isinstance(study.primary, Primary) and study.primary.metric in study.metrics
+    planned = cells(study)
+    controls = {cell.name for cell in planned if cell.is_control}
+    assert controls and all(cell.against in controls for cell in planned if not cell.is_control)
+    assert all(cell.merging["levels"] for cell in planned), "strategies' own levels differ"
+
+
+@pytest.mark.parametrize("name", ["sd15-imagenet", "staleness"])
+def test_a_study_runs_to_its_verdict_on_tiny_components(name, model, tmp_path, capsys):
+    study = replace(
+        load_study(name), model=model, prompts=["a cat", "a dog"], seeds=1, steps=4, size=None, out=str(tmp_path / "out")
+    )
+    study = replace(study, metrics=["feature", "psnr"], primary=Primary("feature", "lower"), threads=1)
+    assert run(study, ["run", name]) == 0
+    made = rows(study)
+    assert len(made) == 2 * (1 + len(cells(study)))
+    said = capsys.readouterr().out
+    assert "Against" in said and "2 prompts" in said
+    calls = 5 if study.scheduler == "pndm" else 4  # PLMS calls the denoiser once more, at a timestep that it has had
+    assert all(len(row["step_seconds"]) == calls for row in made)
+    merged = [row for row in made if row["role"] != "base"]
+    assert all(len(row["drift"]) == calls and len(row["kept"]) == 4 for row in merged)
+    assert all(0 < share < 1 for row in merged for share in row["kept"])
+    assert ("stale" in merged[0]) == (name == "staleness")
+    assert (tmp_path / "out" / "report.html").exists() and (tmp_path / "out" / "wandb").is_dir()
+
+
+def test_cells_are_compared_with_the_control_of_their_own_ratio():
+    sweep = {"strategy.name": {"values": ["retom", "tomesd"]}, "strategy.ratio": {"values": [0.25, 0.5]}}
+    planned = cells(build({"sweep": sweep, "control": {"strategy.name": "tomesd"}}))
+    assert {cell.name: cell.against for cell in planned} == {
+        "retom, ratio=0.25": "tomesd, ratio=0.25",
+        "retom, ratio=0.5": "tomesd, ratio=0.5",
+        "tomesd, ratio=0.25": None,
+        "tomesd, ratio=0.5": None,
+    }
+
+
+def test_an_undisturbed_cell_has_no_drift_and_an_old_plan_grows_stale(model, tmp_path):
+    raw = {
+        "model": model,
+        "prompts": ["a cat"],
+        "steps": 5,
+        "out": str(tmp_path / "out"),
+        "metrics": ["psnr"],
+        "probes": ["staleness"],
+    }
+    raw |= {"sweep": {"strategy.ratio": {"values": [0, 0.5]}}, "merging": {"refresh": 3}, "wandb": {"mode": "disabled"}}
+    study = build(raw)
+    assert run(study, ["run", "x"]) == 0
+    _, still, moved = rows(study)
+    assert still["drift"] == [0.0] * 5
+    assert all(drift > 0 for drift in moved["drift"])
+    assert moved["stale"][0] == moved["stale"][3] == 0
+    assert all(0 < moved["stale"][step] <= 1 for step in (1, 2, 4))
+
+
+def test_costs_count_what_merging_saves(model, tmp_path):
+    raw = {"model": model, "prompts": ["a cat"], "steps": 2, "out": str(tmp_path / "out"), "metrics": ["psnr"]}
+    sweep = {"strategy.ratio": {"values": [0, 0.5, 0.75]}}
+    study = build(raw | {"sweep": sweep, "wandb": {"mode": "disabled"}})
+    assert run(study, ["run", "x"]) == 0
+    costs = json.loads((tmp_path / "out" / "costs.json").read_text())
+    assert costs["base"]["flops"] > costs["ratio=0.5"]["flops"] > costs["ratio=0.75"]["flops"]
+    assert costs["ratio=0.5"]["plan_ms"] > costs["base"]["plan_ms"]
+    assert all(cost["attention_ms"] > 0 for cost in costs.values())
+
+
+MODULE = """
+from dataclasses import dataclass
+import torch
+from mergekit_diff import MergePlan, MergeStrategy, RatioSchedule, register
+
+@register("{name}")
+@dataclass(frozen=True)
+class Mine(MergeStrategy):
+    '''Every second token into the one before it.'''
+    ratio: RatioSchedule = 0.5
+    def plan(self, x, ctx):
+        target = torch.arange(x.shape[1])
+        target -= target % 2
+        return MergePlan.from_target(target[None], x.shape[1] // 2)
+"""
+
+
+@pytest.fixture
+def study_of(model, tmp_path):
+    def build_it(name):
+        sweep = {"strategy": {"values": [{"name": "retom"}, {"name": name}]}}
+        raw = {
+            "model": model,
+            "prompts": ["a cat"],
+            "steps": 2,
+            "sweep": sweep,
+            "metrics": ["psnr"],
+            "wandb": {"mode": "disabled"},
+        }
+        return build(raw | {"out": str(tmp_path / "out")})
+
+    return build_it
+
+
+def test_a_strategy_of_another_package_runs_in_a_study(registry, study_of, tmp_path, monkeypatch):
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[mergekit_diff.plugins]\ntheirs = their_strategy\n")
+    (tmp_path / "their_strategy.py").write_text(MODULE.format(name="from-a-package"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    registry.load_plugins.cache_clear()
+    study = study_of("from-a-package")
+    assert run(study, ["run", "x"]) == 0
+    assert [row["granted"] for row in rows(study)[1:]] == [0.5, 0.5]
+    sys.modules.pop("their_strategy")
+    registry.load_plugins.cache_clear()
+
+
+def test_a_strategy_of_a_notebook_cell_runs_in_a_study(registry, study_of):
+    exec(compile(MODULE.format(name="from-a-cell"), "<ipython-input-1>", "exec"), {"__name__": "__main__"})
+    study = study_of("from-a-cell")
+    assert run(study, ["run", "x"]) == 0
+    assert rows(study)[2]["cell"] == "from-a-cell" and torch.isfinite(torch.tensor(rows(study)[2]["psnr"]))
