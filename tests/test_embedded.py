@@ -1,5 +1,6 @@
 """The recipe of the embedded model: what must hold before hours are spent on it."""
 
+import shutil
 import subprocess
 import sys
 
@@ -89,6 +90,81 @@ def test_training_can_begin_with_the_shipped_weights():
         shipped = getattr(pipe, part).state_dict()
         for name, value in model[part].state_dict().items():
             torch.testing.assert_close(value, shipped[name].float())
+
+
+@pytest.fixture
+def small_training(tmp_path, monkeypatch):
+    """Six pictures and a tiny U-Net, so that a training takes seconds."""
+    from tiny import tiny_unet
+
+    from mergekit_diff.experiments.embedded import denoiser
+    from mergekit_diff.experiments.embedded.export import MODEL
+
+    def unet():
+        return tiny_unet(sample_size=32, cross_attention_dim=text.WIDTH)
+
+    monkeypatch.setattr(denoiser, "new_unet", unet)
+    pictures = torch.randint(0, 256, (6, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    names = [(name, style) for name in ("red-apple", "dog-face") for style in data.STYLES]
+
+    def folder(name):
+        work = tmp_path / name
+        shutil.copytree(MODEL / "vae", work / "vae")
+        torch.save({"images": pictures, "names": names}, work / "emoji.pt")
+        return work
+
+    return folder
+
+
+def trained(folder, stage):
+    return torch.load(folder / "checkpoints" / stage / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("stage", ["denoiser", "vae"])
+def test_a_training_that_was_killed_ends_with_the_same_weights_to_the_bit(stage, small_training, monkeypatch):
+    from mergekit_diff.experiments.embedded import denoiser, training, vae
+
+    whole, killed = small_training("whole"), small_training("killed")
+    module = {"denoiser": denoiser.Denoiser, "vae": vae.Autoencoder}[stage]
+    step, reached = module.training_step, []
+
+    def train(folder):
+        denoiser.train(folder, steps=4, small_steps=2) if stage == "denoiser" else vae.train(folder, steps=4)
+
+    def dies(self, batch, index):
+        reached.append(self.global_step)
+        if self.global_step == 3 and len(reached) == 4:
+            raise SystemExit("killed")
+        return step(self, batch, index)
+
+    monkeypatch.setattr(training, "KEEP_EVERY", 2)
+    monkeypatch.setattr(vae, "HELD_OUT_PICTURES", 2)
+    train(whole)
+    monkeypatch.setattr(module, "training_step", dies)
+    with pytest.raises(SystemExit):
+        train(killed)
+    train(killed)
+    assert reached == [0, 1, 2, 3, 2, 3]
+    expected, found = trained(whole, stage), trained(killed, stage)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_the_log_of_a_resumed_training_has_every_step_once(tmp_path):
+    from types import SimpleNamespace
+
+    from mergekit_diff.experiments.embedded.training import LossLog
+
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
+    log = LossLog(tmp_path / "log.csv", every=1)
+    for start, end in ((0, 4), (2, 5)):
+        log.on_train_start(SimpleNamespace(global_step=start), None)
+        for step in range(start + 1, end + 1):
+            trainer = SimpleNamespace(global_step=step, optimizers=[optimizer])
+            log.on_train_batch_end(trainer, None, {"loss": torch.tensor(1.0 + start)}, None, 0)
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines[0] == "step,loss,rate"
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3", "4", "5"]
+    assert [float(line.split(",")[1]) for line in lines[1:]] == [1, 1, 3, 3, 3]
 
 
 def test_missing_npm_is_said_in_one_line(tmp_path, monkeypatch):

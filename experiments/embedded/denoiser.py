@@ -9,6 +9,7 @@ project's own ``downsample``), which makes a step 1.1 to 1.2 times faster. Every
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -103,9 +104,13 @@ class Denoiser(L.LightningModule):
             v = unet(noisy, time, states).sample
         return F.mse_loss(v.float(), self.scheduler.get_velocity(x, noise, time))
 
-    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Update the mean weights; now and then draw the sheet."""
+    def optimizer_step(self, *given: Any, **named: Any) -> None:  # noqa: ANN401
+        """Update the mean weights too, before a checkpoint is kept."""
+        super().optimizer_step(*given, **named)
         self.ema.update(self.model)
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        """Now and then draw the sheet."""
         if self.global_step % 500 == 0:
             side = data.SIZE // 2 if self.global_step <= self.small_steps else data.SIZE
             drawn = self.pipeline()(

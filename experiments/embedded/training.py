@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+KEEP_EVERY = 200  # steps between checkpoints
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -76,7 +77,7 @@ def precision() -> Literal["bf16-mixed", "32-true"]:
 
 def fit(module: L.LightningModule, loader: DataLoader, steps: int, folder: Path, name: str) -> None:
     """Train up to ``steps``; resumes from ``folder/checkpoints/name`` and logs to ``folder/log/name.csv``."""
-    keep = ModelCheckpoint(folder / "checkpoints" / name, save_last=True, save_top_k=0, every_n_train_steps=200)
+    keep = ModelCheckpoint(folder / "checkpoints" / name, save_last=True, save_top_k=0, every_n_train_steps=KEEP_EVERY)
     trainer = L.Trainer(
         accelerator="cpu",
         precision=precision(),

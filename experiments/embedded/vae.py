@@ -5,6 +5,7 @@ Latent diffusion: Rombach et al. (2022), arXiv 2112.10752.
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -12,12 +13,13 @@ from diffusers import AutoencoderKL
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from . import data
 from .training import Ema, fit, save_sheet
 
 HELD_OUT_PICTURES = 100
+BATCH = 16
 
 
 def new_vae() -> AutoencoderKL:
@@ -36,25 +38,36 @@ def new_vae() -> AutoencoderKL:
 
 
 class Autoencoder(L.LightningModule):
-    """L1 + MSE + a little KL, with an exponential mean of the weights."""
+    """L1 + MSE + a little KL, with an exponential mean of the weights.
 
-    def __init__(self, show: Tensor, folder: Path) -> None:
+    Args:
+        seen: (n, 3, 64, 64) uint8 pictures to learn.
+        show: as many others as should be drawn beside their reconstructions now and then.
+        folder: where that sheet goes.
+    """
+
+    def __init__(self, seen: Tensor, show: Tensor, folder: Path) -> None:
         super().__init__()
         self.vae = new_vae()
         self.ema = Ema(self.vae, 0.999)
-        self.show, self.folder = show, folder
+        self.seen, self.show, self.folder = seen, show, folder
 
-    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
-        """One batch of (B, 3, 64, 64) uint8 pictures, flipped at random."""
-        x = to_float(batch[0])
-        x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
+        """16 pictures, flipped at random; drawn from the number of the step."""
+        draw = torch.Generator().manual_seed(self.global_step)
+        x = to_float(self.seen[torch.randint(len(self.seen), (BATCH,), generator=draw)])
+        x = torch.where(torch.rand(BATCH, 1, 1, 1, generator=draw) < 0.5, x.flip(-1), x)
         posterior = self.vae.encode(x, return_dict=False)[0]
-        y = self.vae.decode(posterior.sample(), return_dict=False)[0].float()
+        y = self.vae.decode(posterior.sample(draw), return_dict=False)[0].float()
         return (y - x).abs().mean() + 4 * F.mse_loss(y, x) + 1e-5 * posterior.kl().float().mean() / x[0].numel()
 
-    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Update the mean weights; now and then write pictures beside their reconstructions."""
+    def optimizer_step(self, *given: Any, **named: Any) -> None:  # noqa: ANN401
+        """Update the mean weights too, before a checkpoint is kept."""
+        super().optimizer_step(*given, **named)
         self.ema.update(self.vae)
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        """Now and then write pictures beside their reconstructions."""
         if self.global_step % 250 == 0:
             x = to_float(self.show)
             y = reconstruct(self.ema.model, x)
@@ -72,11 +85,9 @@ def train(folder: Path, steps: int) -> Path:
     """Train for ``steps`` batches of 16, resuming from ``folder``, and write the autoencoder to ``folder/vae``."""
     L.seed_everything(0)
     images = data.load(folder).images
-    order = _order(images)
-    held, seen = held_out(images), images[order[HELD_OUT_PICTURES:]]
-    module = Autoencoder(held, folder)
-    loader = DataLoader(TensorDataset(seen), batch_size=16, shuffle=True, drop_last=True)
-    fit(module, loader, steps, folder, "vae")
+    order, held = _order(images), held_out(images)
+    module = Autoencoder(images[order[HELD_OUT_PICTURES:]], held, folder)
+    fit(module, DataLoader(torch.arange(steps)), steps, folder, "vae")
     vae = normalised(module.ema.model, to_float(images[order[:1000]]))
     x = to_float(held)
     print(f"PSNR on {len(held)} held-out pictures: {psnr(x, reconstruct(vae, x)):.2f} dB")
