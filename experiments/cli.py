@@ -34,6 +34,7 @@ def parser() -> Parser:
     generate.add_argument("overrides", nargs="*", metavar="key=value", help="such as strategy=tomesd strategy.ratio=0.6")
     report = commands.add_parser("report", help="rebuild the HTML report of a run folder")
     report.add_argument("folder", type=Path, metavar="RUN_DIR")
+    report.add_argument("--tables-into", type=Path, metavar="FILE", help="then put its tables between their markers there")
     listed = commands.add_parser("list", help="what is registered, with its settings")
     listed.add_argument("kind", nargs="?", metavar="KIND", help="strategy, metric, ratio, window or study; all if left out")
     return top
@@ -93,6 +94,10 @@ def _command(args: argparse.Namespace, words: list[str]) -> int:
     from .report import write_report
 
     print(write_report(RunFolder(args.folder)))
+    if args.tables_into is not None:
+        from .readme import paste_tables
+
+        print(paste_tables(RunFolder(args.folder), args.tables_into))
     return 0
 
 
