@@ -1,0 +1,142 @@
+"""What is measured: the schema of ``mergekit-diff bench`` and its ranges, checked before a model is built."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mergekit_diff.components import one_of
+from mergekit_diff.options import Options
+from mergekit_diff.sites import ROLES
+
+from ..config import DEVICES, DTYPES
+from ..loading import override
+from .sizes import find_size
+
+WHAT = ("time", "flops", "scaling")
+AT = ("layer", "block", "step")
+PLOTS = (".png", ".svg", ".pdf")
+
+
+@dataclass
+class Bench:
+    """One measurement. ``mergekit-diff bench`` alone ends within two minutes on two cores.
+
+    Args:
+        what: "time"; "flops", which runs nothing and takes seconds for any size; "scaling", plans from 1,024 to 65,536 tokens.
+        size: "sd15", "sd21", "sdxl", "emoji" or a pipeline folder, of which the shape is read; weights are random.
+        pixels: a side of the picture, or [height, width]; None is what the model was made for.
+        batch: rows of a call; 2 is one picture with guidance.
+        ratio: of every strategy whose own default is a constant, and of the floor.
+        strategies: names, or mappings with ``name``; None is every registered one.
+        refresh: how many steps a plan serves; each strategy has a row for each.
+        at: one attention "layer" or one "block", both of the finest level, or a whole U-Net "step".
+        levels: merge on this many of the finest levels of a step.
+        roles: what merges in a block; None is every strategy's default.
+        rounds: measurements of each variant, after one that is not counted.
+        threads: of torch; None is torch's default.
+        device: "auto", "cpu", "cuda" or "mps".
+        dtype: "float32", "float16" or "bfloat16".
+        limit: GiB that a plan may take in "scaling"; where one would take more, its curve ends.
+    """
+
+    what: str = "time"
+    size: str = "sd15"
+    pixels: Any = None
+    batch: int = 2
+    ratio: float = 0.5
+    strategies: Any = None
+    refresh: list[int] = field(default_factory=lambda: [1, 20])
+    at: str = "block"
+    levels: int = 1
+    roles: list[str] | None = None
+    rounds: int = 7
+    threads: int | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    limit: float = 1.0
+
+    def height_and_width(self) -> tuple[int, int]:
+        """``pixels`` of both sides."""
+        pixels = find_size(self.size).pixels if self.pixels is None else self.pixels
+        height, width = (pixels, pixels) if isinstance(pixels, int) else pixels
+        return height, width
+
+
+def load_bench(words: Iterable[str] = ()) -> Bench:
+    """The default measurement, changed by ``key=value`` words.
+
+    Raises:
+        ValueError: an unknown key, a value of the wrong type or out of range; the message is one line.
+    """
+    raw = override({}, words)
+    for key in raw:
+        one_of(key, [known.name for known in fields(Bench)], "key of bench")
+    try:
+        bench = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Bench), raw))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    assert isinstance(bench, Bench)
+    if isinstance(bench.strategies, str | dict):
+        bench.strategies = [bench.strategies]
+    return check(bench)
+
+
+def check(bench: Bench) -> Bench:
+    """Return the measurement if every value is in range.
+
+    Raises:
+        ValueError: a value is out of range or names something unknown; the message is one line.
+    """
+    for what, given, possible in (("what", bench.what, WHAT), ("at", bench.at, AT), ("device", bench.device, DEVICES)):
+        one_of(given, possible, what)
+    one_of(bench.dtype, DTYPES, "dtype")
+    for name in ("batch", "rounds", "levels", "threads"):
+        value = getattr(bench, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    if bench.rounds < 2 and bench.what != "flops":
+        raise ValueError("rounds must be at least 2: one measurement has no interval")
+    if not 0 < bench.ratio < 1:
+        raise ValueError(f"ratio is between 0 and 1, not {bench.ratio}")
+    if bench.limit <= 0:
+        raise ValueError(f"limit must be above 0 GiB, not {bench.limit}")
+    if not bench.refresh:
+        raise ValueError("refresh needs at least one number of steps, such as refresh=[1,20]")
+    for steps in bench.refresh:
+        Options(refresh=steps)
+    _check_roles(bench)
+    _check_pixels(bench)
+    return bench
+
+
+def check_outputs(table: Path | None, plot: Path | None) -> None:
+    """Find out before anything is measured whether the results can be written.
+
+    Raises:
+        ValueError: a folder is missing, or a plot's ending is unknown.
+    """
+    for path in (table, plot):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"{path} cannot be written: the folder {path.absolute().parent} does not exist")
+    if plot is not None:
+        one_of(plot.suffix, PLOTS, f"ending of {plot.name}")
+
+
+def _check_roles(bench: Bench) -> None:
+    inside = {"layer": ROLES[:2]}.get(bench.at, ROLES)
+    for role in bench.roles or ():
+        one_of(role, inside, f"role at={bench.at}")
+    Options(roles=bench.roles)
+    if bench.at != "step" and bench.levels != 1:
+        raise ValueError(f"levels={bench.levels} needs at=step: a {bench.at} is one of the finest level")
+
+
+def _check_pixels(bench: Bench) -> None:
+    size, pixels = find_size(bench.size), bench.pixels
+    sides = pixels if isinstance(pixels, list) and len(pixels) == 2 else [pixels]
+    if pixels is not None and not all(type(side) is int and side > 0 and side % size.factor == 0 for side in sides):
+        raise ValueError(f"pixels of {bench.size} is a multiple of {size.factor} or [height, width] of them, not {pixels!r}")

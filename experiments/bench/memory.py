@@ -1,0 +1,66 @@
+"""How much memory a call takes, counted tensor by tensor: the same number every time, on any device."""
+
+import gc
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):
+    """Follows the bytes of tensors that are made while it lasts; what an operation takes and returns inside is not seen.
+
+    ``peak`` is the most that was alive at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401
+        given = {storage._cdata for storage in _storages((args, kwargs))}
+        made = func(*args, **(kwargs or {}))
+        for storage in _storages(made):
+            if storage._cdata not in given and storage not in self._known:
+                self._add(storage)
+        return made
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        size = storage.nbytes()
+        self._known.add(storage)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._drop, size).atexit = False
+
+    def _drop(self, size: int) -> None:
+        self.live -= size
+
+
+def peak_bytes(call: Callable[[], object], device: str) -> int:
+    """The most bytes that ``call`` had alive beyond what was there before: by the allocator on CUDA, else counted.
+
+    Args:
+        call: is called once.
+        device: where it runs.
+    """
+    gc.collect()
+    if not device.startswith("cuda"):
+        with LiveBytes() as counted:
+            call()
+        return counted.peak
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:  # noqa: ANN401
+    return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]

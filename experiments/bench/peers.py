@@ -1,0 +1,106 @@
+"""What strategies are held against in the same hooks: the floor, and the packages of others with their own functions."""
+
+import importlib.util
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from mergekit_diff.hooks import SiteHooks
+from mergekit_diff.plan import MergePlan
+from mergekit_diff.sites import find_sites
+
+Move = Callable[[Tensor], Tensor]
+TOMESD = "tomesd package"
+STRIDE = 2  # of the package's destinations, its default
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What a site's hooks ask of a plan, by functions.
+
+    Args:
+        num_tokens: N.
+        num_groups: M.
+        merge: (B, N, C) to (B, M, C).
+        unmerge: (B, M, C) to (B, N, C).
+    """
+
+    num_tokens: int
+    num_groups: int
+    merge: Move
+    unmerge: Move
+
+
+Choose = Callable[[Tensor], Moves]
+
+
+@contextmanager
+def hooked(model: nn.Module, roles: Sequence[str], levels: int, choose: Choose) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Merge by functions, without a session; yields a function that tells tokens before and after, over all sites so far."""
+    counted: list[tuple[int, int]] = []
+    shared, own = any(role != "key_value" for role in roles), "key_value" in roles
+
+    def plans(x: Tensor) -> tuple[MergePlan | None, MergePlan | None]:
+        moves = choose(x)
+        counted.append((moves.num_tokens, moves.num_groups))
+        plan = cast(MergePlan, moves)  # of which the hooks use no more
+        return plan if shared else None, plan if own else None
+
+    handles: list[RemovableHandle] = []
+    for site in find_sites(model):
+        if site.level < levels:
+            handles += SiteHooks(site, tuple(roles), plans).attach()
+    try:
+        yield lambda: (sum(before for before, _ in counted), sum(after for _, after in counted))
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def floor(ratio: float) -> Choose:
+    """Tokens that cost nothing to choose, a slice, and none to put back but the room for them.
+
+    Args:
+        ratio: share of the tokens that is left out.
+    """
+
+    def choose(x: Tensor) -> Moves:
+        tokens = x.shape[1]
+        kept = tokens - int(tokens * ratio)
+        return Moves(tokens, kept, lambda x: x[:, :kept], lambda y: nn.functional.pad(y, (0, 0, 0, tokens - kept)))
+
+    return choose
+
+
+def has_tomesd() -> bool:
+    """Whether the package tomesd can be imported."""
+    return importlib.util.find_spec("tomesd") is not None
+
+
+def tomesd(ratio: float, latents: tuple[int, int], randomize: bool = True) -> Choose:
+    """Matching, merging and unmerging of the package tomesd, called as its patch calls them.
+
+    Args:
+        ratio: share of the tokens that is merged away.
+        latents: height and width of the model's input, from which it derives a site's grid.
+        randomize: as its ``use_rand``; an odd batch has no randomness there.
+    """
+    from tomesd import merge
+
+    draw = torch.Generator().manual_seed(0)
+
+    def choose(x: Tensor) -> Moves:
+        tokens, shrunk = x.shape[1], math.ceil(math.sqrt(math.prod(latents) // x.shape[1]))
+        height, width = (math.ceil(side / shrunk) for side in latents)
+        fixed = not randomize or len(x) % 2 == 1
+        moves = merge.bipartite_soft_matching_random2d(x, width, height, STRIDE, STRIDE, int(tokens * ratio), fixed, draw)
+        sources = tokens - (height // STRIDE) * (width // STRIDE)
+        return Moves(tokens, tokens - min(int(tokens * ratio), sources), *moves)
+
+    return choose

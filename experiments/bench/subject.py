@@ -1,0 +1,157 @@
+"""What is timed: a U-Net, one of its blocks or one attention layer, with random weights, and the call of it.
+
+A block is called as a U-Net is, with latents, timestep and text, so that sessions merge in it as they do in a U-Net.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from mergekit_diff.hooks import argument, first_name
+from mergekit_diff.sites import Site, find_sites, register_family
+
+from ..models import resolve_device
+from .config import Bench
+from .sizes import Size, find_size
+
+TIMESTEP = 500.0  # half-way, where a falling ratio is at its mean
+SUBMODULES = {"self_attention": "attn1", "cross_attention": "attn2", "feed_forward": "ff"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and what it is called with.
+
+    Args:
+        model: a U-Net or a :class:`OneBlock`.
+        sample: (B, C, h, w).
+        others: further arguments of every call.
+    """
+
+    model: nn.Module
+    sample: Tensor
+    others: Mapping[str, Any]
+
+    @torch.no_grad()
+    def call(self, timestep: float = TIMESTEP) -> None:
+        """One denoising step. (``sample`` goes by position: tomesd's own patch reads it there.)"""
+        self.model(self.sample, timestep, **self.others)
+
+
+class OneBlock(nn.Module):
+    """A transformer block on its own.
+
+    Args:
+        block: takes (B, N, C) tokens and ``encoder_hidden_states``.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, sample: Tensor, timestep: float, encoder_hidden_states: Tensor) -> Tensor:
+        """The block on a (B, C, h, w) map; a view of it, if it is channels-last."""
+        tokens = rearrange(sample, "b c h w -> b (h w) c")
+        return self.block(tokens, encoder_hidden_states=encoder_hidden_states)
+
+
+class Layer(nn.Module):
+    """The self-attention of a block and nothing else of it."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.attn1 = block.get_submodule("attn1")
+
+    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        """Self-attention of (B, N, C) tokens; the text is not read."""
+        return self.attn1(hidden_states)
+
+
+@register_family("OneBlock")
+def sites(model: nn.Module) -> Iterable[Site]:
+    """The one site of a block on its own."""
+    block = model.get_submodule("block")
+    present = {role: module for role, name in SUBMODULES.items() if (module := getattr(block, name, None)) is not None}
+    yield Site(name="block", block=block, roles=present, frame=model, stage="down")
+
+
+def subject(bench: Bench, device: str | None = None) -> Subject:
+    """What ``bench`` times, on its device.
+
+    Args:
+        bench: the measurement.
+        device: another device; "meta" holds no data and computes nothing but shapes.
+    """
+    size, dtype, place = find_size(bench.size), getattr(torch, bench.dtype), device or resolve_device(bench.device)
+    with torch.device("meta"):
+        whole = _unet(size, bench)
+    if bench.at == "step":
+        return _filled(whole, place, dtype)
+    block, sample = _finest(whole)
+    model = OneBlock(Layer(block) if bench.at == "layer" else block)
+    text = whole.others["encoder_hidden_states"]
+    return _filled(Subject(model, sample, {"encoder_hidden_states": text}), place, dtype)
+
+
+def _unet(size: Size, bench: Bench) -> Subject:
+    from diffusers import UNet2DConditionModel
+
+    model = UNet2DConditionModel(**size.unet).eval()
+    height, width = (side // size.factor for side in bench.height_and_width())
+    others: dict[str, Any] = {"encoder_hidden_states": torch.empty(bench.batch, size.words, size.unet["cross_attention_dim"])}
+    if size.unet.get("addition_embed_type") == "text_time":
+        pooled = size.unet["projection_class_embeddings_input_dim"] - 6 * size.unet["addition_time_embed_dim"]
+        others["added_cond_kwargs"] = {"text_embeds": torch.empty(bench.batch, pooled), "time_ids": torch.empty(bench.batch, 6)}
+    return Subject(model, torch.empty(bench.batch, size.unet.get("in_channels", 4), height, width), others)
+
+
+def _finest(whole: Subject) -> tuple[nn.Module, Tensor]:
+    """The first block of the finest level, and a map of the shape that the U-Net calls it with."""
+    site = next(one for one in find_sites(whole.model) if one.level == 0)
+    seen: list[Tensor] = []
+    with _watched(site.frame or site.block, seen), _watched(site.block, seen):
+        whole.call()
+    framed, tokens = seen
+    return site.block, torch.empty(len(tokens), tokens.shape[-1], *site.grid(framed), device="meta")
+
+
+@contextmanager
+def _watched(module: nn.Module, seen: list[Tensor]) -> Iterator[None]:
+    name = first_name(module)
+
+    def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append(argument(args, kwargs, 0, name))
+
+    handle = module.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _filled(empty: Subject, device: str, dtype: torch.dtype) -> Subject:
+    """The same with weights and inputs that are always the same, drawn apart from the global generator."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = empty.model.to_empty(device=device)
+        if device != "meta":
+            for module in model.modules():
+                reset = getattr(module, "reset_parameters", None)
+                if reset is not None:
+                    reset()
+        others = {key: _random(value, device, dtype) for key, value in empty.others.items()}
+        sample = _random(empty.sample, device, dtype).contiguous(memory_format=torch.channels_last)
+    return Subject(model.to(dtype), sample, others)
+
+
+def _random(value: Any, device: str, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    if isinstance(value, Mapping):
+        return {key: _random(one, device, dtype) for key, one in value.items()}
+    if device == "meta":
+        return torch.empty_like(value, device=device, dtype=dtype)
+    return torch.randn(value.shape).to(device, dtype)
