@@ -32,8 +32,9 @@ def parser() -> Parser:
     generate = commands.add_parser("generate", help="one picture: base beside merged, with the merge map")
     generate.add_argument("prompt", metavar="PROMPT", help='such as "a noto apple"')
     generate.add_argument("overrides", nargs="*", metavar="key=value", help="such as strategy=tomesd strategy.ratio=0.6")
-    report = commands.add_parser("report", help="rebuild the HTML report of a run folder")
+    report = commands.add_parser("report", help="rebuild the HTML report of a run folder; of kept rows, print the tables")
     report.add_argument("folder", type=Path, metavar="RUN_DIR")
+    report.add_argument("--rows-into", type=Path, metavar="DIR", help="then keep its rows there, without the pictures")
     report.add_argument("--tables-into", type=Path, metavar="FILE", help="then put its tables between their markers there")
     listed = commands.add_parser("list", help="what is registered, with its settings")
     listed.add_argument("kind", nargs="?", metavar="KIND", help="strategy, metric, ratio, window or study; all if left out")
@@ -90,14 +91,25 @@ def _command(args: argparse.Namespace, words: list[str]) -> int:
 
         print(listing(args.kind))
         return 0
+    return _report(args)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from . import findings
     from .folder import RunFolder
+
+    if findings.is_kept(args.folder):
+        print(findings.markdown(args.folder))
+        return 0
+    from .readme import paste_tables
     from .report import write_report
 
-    print(write_report(RunFolder(args.folder)))
+    folder = RunFolder(args.folder)
+    print(write_report(folder))
+    if args.rows_into is not None:
+        print(findings.keep(folder, args.rows_into))
     if args.tables_into is not None:
-        from .readme import paste_tables
-
-        print(paste_tables(RunFolder(args.folder), args.tables_into))
+        print(paste_tables(folder, args.tables_into))
     return 0
 
 

@@ -33,6 +33,7 @@ class Comparison:
         high: upper end.
         p: of the sign-flip test over prompts, two-sided.
         p_holm: the same, corrected for the number of cells that are compared.
+        visible: the smallest difference that this many prompts show in four of five studies, see :func:`detectable`.
         verdict: "better", "worse", "can't tell at this n", or "not comparable: ..." with the reason.
     """
 
@@ -46,6 +47,7 @@ class Comparison:
     high: float
     p: float
     p_holm: float
+    visible: float
     verdict: str
 
 
@@ -161,7 +163,9 @@ def _comparison(cell: list[Row], control: list[Row], metric: str) -> Comparison:
     mean, low, high = bootstrap(list(found.values()))
     reason = _not_comparable(cell, control, list(found.values()))
     p = math.nan if reason else sign_flip(list(found.values()))
-    return Comparison(cell[0]["cell"], control[0]["cell"], metric, len(seeds), len(found), mean, low, high, p, p, reason)
+    visible = math.nan if reason else detectable(list(found.values()), len(found))
+    names = cell[0]["cell"], control[0]["cell"]
+    return Comparison(*names, metric, len(seeds), len(found), mean, low, high, p, p, visible, reason)
 
 
 def _not_comparable(cell: list[Row], control: list[Row], found: list[float]) -> str:

@@ -35,14 +35,15 @@ def speed_table(lines: list[dict[str, Any]]) -> list[list[str]]:
 def verdict_table(compared: list[Comparison]) -> list[list[str]]:
     """Heading and a row a comparison."""
     label = metrics()[compared[0].metric].label if compared else ""
-    head = ["cell", "control", f"{label}: difference", "95% interval", "p (Holm)", "verdict", "prompts", "n"]
+    head = ["cell", "control", f"{label}: difference", "95% interval", "p (Holm)", "visible from", "verdict", "prompts", "n"]
     return [head, *[_verdict_row(one) for one in compared]]
 
 
 def _verdict_row(one: Comparison) -> list[str]:
     between = f"[{one.low:+.4f}, {one.high:+.4f}]"
     p = DASH if math.isnan(one.p_holm) else f"{one.p_holm:.4f}"
-    return [one.cell, one.against, f"{one.difference:+.4f}", between, p, one.verdict, str(one.prompts), str(one.n)]
+    visible = DASH if math.isnan(one.visible) else f"{one.visible:.4f}"
+    return [one.cell, one.against, f"{one.difference:+.4f}", between, p, visible, one.verdict, str(one.prompts), str(one.n)]
 
 
 def notes(lines: list[dict[str, Any]]) -> list[str]:

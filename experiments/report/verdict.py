@@ -10,7 +10,8 @@ from .numbers import between, decimals, show
 NO_PRIMARY = "No metric was named before the run to decide (primary), so there is no verdict: the table only describes."
 NO_CONTROL = "The study has no control, so there is no verdict: the table only describes."
 TOLD = """Difference: cell minus control over the same prompts and seeds, with its 95% bootstrap interval. p: sign-flip test over
-prompts, corrected for the number of comparisons (Holm); below 0.05 is a verdict."""
+prompts, corrected for the number of comparisons (Holm); below 0.05 is a verdict. Visible from: the smallest difference that
+so many prompts show in four of five studies, without that correction."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ def verdict(contents: Contents) -> Verdict:
 
 def _table(contents: Contents, found: list[statistics.Comparison]) -> list[list[str]]:
     digits = decimals(value for one in found for value in (one.difference, one.low, one.high))
-    head = ["cell", "verdict", "difference", "95% interval", "p (Holm)", "prompts", "pairs", "against"]
+    head = ["cell", "verdict", "difference", "95% interval", "p (Holm)", "visible from", "prompts", "pairs", "against"]
     rows = [[f"{contents.marks[one.cell]} {one.cell}", one.verdict, show(one.difference, digits, sign=True),
-             between(one.low, one.high, digits) or DASH, _p(one.p_holm), str(one.prompts), str(one.n),
+             between(one.low, one.high, digits) or DASH, _p(one.p_holm), show(one.visible, digits), str(one.prompts), str(one.n),
              f"{contents.marks[one.against]} {one.against}"] for one in found]  # fmt: skip
     return [head, *rows]
 

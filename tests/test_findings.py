@@ -1,0 +1,52 @@
+"""Kept rows give the tables and the verdict of their run, without its pictures."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+import mergekit_diff.experiments
+from mergekit_diff.experiments import findings, statistics
+from mergekit_diff.experiments.cli import main
+from mergekit_diff.experiments.folder import RunFolder
+
+KEPT = sorted(path.parent for path in Path(mergekit_diff.experiments.__path__[0]).glob(f"findings/*/{findings.ROWS}"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder(tmp_path / "mine")
+    study = {"question": "Is it so?", "metrics": ["psnr", "kid"], "primary": {"metric": "psnr", "better": "higher"}}
+    folder.write_config(study, ["run", "x"])
+    (folder.path / "images").mkdir()
+    for i in range(12):
+        for cell, against, psnr in (("base", None, None), ("c", None, 20.0 + i % 2), ("x", "c", 25.0 + i % 3)):
+            job = f"{cell}{i}"
+            (folder.path / "images" / f"{job}.png").write_bytes(b"")
+            row = {"job": job, "cell": cell, "against": against, "role": "cell", "prompt": f"p{i}", "seed": 0, "strategy": "s"}
+            folder.append(row | {"image": f"images/{job}.png", "granted": 0.5} | ({"psnr": psnr} if psnr else {}))
+    return folder
+
+
+def test_a_verdict_is_computed_again_from_kept_rows(folder, tmp_path, capsys):
+    whole = statistics.compare(folder.rows().values(), "psnr", "higher")
+    kept = findings.keep(folder, tmp_path / "kept")
+    shutil.rmtree(folder.path)
+    assert statistics.compare(findings.read(kept), "psnr", "higher") == whole
+    assert main(["report", str(kept)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Is it so?") and "better: x" in said and "| 12 |" in said
+
+
+def test_the_same_rows_are_the_same_file(folder, tmp_path):
+    a, b = (findings.keep(folder, tmp_path / name) / findings.ROWS for name in ("a", "b"))
+    assert a.read_bytes() == b.read_bytes()
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.name)
+def test_what_the_log_says_follows_from_the_rows_beside_it(path):
+    study = yaml.safe_load((path / "config.yaml").read_text())["study"]
+    compared = statistics.compare(findings.read(path), study["primary"]["metric"], study["primary"]["better"])
+    log = (path.parent.parent / "LOG.md").read_text()
+    assert statistics.answer(compared) in log
