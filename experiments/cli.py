@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"mergekit-diff: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"mergekit-diff: error: {error.strerror or error}: {error.filename or 'the run folder'}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("mergekit-diff: interrupted; the same command again goes on from here", file=sys.stderr)
         return INTERRUPTED

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mergekit_diff.sites import find_sites
 
-from .picture import make_picture
+from .picture import make_picture, scheduled
 from .sweep import Cell
 
 Costs = dict[str, Any]
@@ -34,14 +35,16 @@ def costs(pipe: Any, planned: Sequence[Cell], prompt: str) -> dict[str, Costs]: 
 
 def _cost(pipe: Any, cell: Cell, prompt: str, roles: list[str]) -> Costs:  # noqa: ANN401
     model = getattr(pipe, "unet", None) or pipe.transformer
-    if torch.cuda.is_available():
+    cell = replace(cell, study=replace(cell.study, probes=[]))  # a probe plans too, which is no cost of the cell
+    on_gpu = pipe.device.type == "cuda"
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    parts = Parts(model, roles)
-    make_picture(pipe, cell, prompt, 0, look=parts.attach)
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-    counter = Operations(model)
-    with counter.counting():
-        make_picture(pipe, cell, prompt, 0)
+    parts, counter = Parts(model, roles), Operations(model)
+    with scheduled(pipe, cell):
+        make_picture(pipe, cell, prompt, 0, look=parts.attach)
+        peak = torch.cuda.max_memory_allocated() if on_gpu else None
+        with counter.counting():
+            make_picture(pipe, cell, prompt, 0)
     return {"flops": counter.total / counter.calls, **parts.milliseconds(), "peak_bytes": peak}
 
 

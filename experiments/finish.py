@@ -16,7 +16,7 @@ from .sweep import Cell
 from .terminal import show_table
 
 
-def finish(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job], pipe: Any, complete: bool) -> None:  # noqa: ANN401
+def finish(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job], pipe: Any, anew: bool, complete: bool) -> None:  # noqa: ANN401
     """Write summary.csv, sets.json, costs.json, the report and the tracked runs; print the tables.
 
     Args:
@@ -24,7 +24,8 @@ def finish(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job]
         study: what was run.
         planned: its cells.
         todo: its jobs, which give the tables their order.
-        pipe: the pipeline, None if no picture was missing when the run began.
+        pipe: the pipeline, if it is loaded.
+        anew: whether pictures were missing when the run began.
         complete: whether every job has its row; sets and costs are measured only then.
     """
     rows = folder.rows()
@@ -34,9 +35,9 @@ def finish(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job]
     lines = summary.summarize(done, tables.per_picture(study.metrics))
     summary.write_csv(folder.path / "summary.csv", lines)
     if complete:
-        _measure_sets(folder, study, done, anew=pipe is not None)
+        _measure_sets(folder, study, done, anew)
         if study.costs:
-            _measure_costs(folder, study, planned, done, pipe)
+            _measure_costs(folder, study, planned, done, pipe, anew)
     _show(folder, study, planned, lines, done)
     _track(folder, study)
 
@@ -64,9 +65,10 @@ def _measure_costs(
     planned: list[Cell],
     rows: list[dict[str, Any]],
     pipe: Any,  # noqa: ANN401
+    anew: bool,
 ) -> None:
     path = folder.path / "costs.json"
-    if path.exists() and pipe is None:
+    if path.exists() and not anew:
         return
     from .cost import costs
     from .models import load_pipeline

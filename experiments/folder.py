@@ -1,13 +1,14 @@
 """The run folder: what was asked (config.yaml), what came out (results, images, maps), and who may write."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ OWN = (
     *("results", "images", "maps", "wandb", CONFIG),
 )
 """What a run writes; the config, which tells whose folder it is, goes last when all is deleted."""
-IGNORED = ("out", "question", "hypothesis", "threads", "speed", "costs", "devices", "num_nodes", "wandb")
+IGNORED = ("out", "threads", "speed", "costs", "devices", "num_nodes", "wandb")
 """Keys of a study that may differ between two runs into one folder: they change no picture and no column."""
 
 
@@ -44,11 +45,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that it is never seen half done."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class RunFolder:
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise ValueError(f"another run is writing to {self.path}") from None
             yield
 
@@ -158,24 +163,48 @@ class RunFolder:
         return {job: row for job, row in rows.items() if (self.path / row["image"]).is_file()}
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row for good: one line, on the disk when this returns."""
-        self.results.parent.mkdir(parents=True, exist_ok=True)
-        with self.results.open("ab") as file:
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a row for good: one whole line that is on the disk when this returns, or nothing.
 
-    def drop_truncated_lines(self) -> None:
-        """Cut off what a crash left of the last row of every process."""
-        for file in (self.path / "results").glob("rank*.jsonl"):
-            os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
+        Raises:
+            OSError: it could not be written.
+        """
+        self.results.parent.mkdir(parents=True, exist_ok=True)
+        with self.results.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.results))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)  # half a line would spoil the next row
+                raise
+
+    def tidy(self, wanted: Iterable[str]) -> None:
+        """Leave one whole row of every wanted job whose picture is there, in one file.
+
+        What a crash cut off goes, and what older code or other weights made. Sets and costs of the rows that went go too.
+        """
+        rows, files = self.rows(), sorted((self.path / "results").glob("rank*.jsonl"))
+        kept = [rows[job] for job in wanted if job in rows]
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept).encode()
+        if not files or (files == [self.results] and files[0].read_bytes() == lines):
+            return
+        write_atomically(self.results, lines)
+        for file in files:
+            if file != self.results:
+                file.unlink()
+        if len(kept) < len(rows):
+            for name in ("sets.json", "costs.json"):
+                (self.path / name).unlink(missing_ok=True)
 
 
 def _row(line: bytes, where: str) -> dict[str, Any]:
     try:
-        return json.loads(line)
-    except ValueError:
-        raise ValueError(f"{where} is not JSON") from None
+        row = json.loads(line)
+        return row if row["job"] and row["image"] else {}
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{where} is not a row; delete that line, and its picture is made again") from None
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401

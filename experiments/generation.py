@@ -10,8 +10,7 @@ from torch import Tensor
 from .folder import RunFolder, write_atomically
 from .jobs import Job
 from .metrics import as_json, metrics
-from .models import set_scheduler
-from .picture import Made, as_tensor, make_picture
+from .picture import Made, as_tensor, make_picture, scheduled
 
 
 class Generation:
@@ -20,24 +19,24 @@ class Generation:
     Args:
         folder: where pictures, maps and rows go.
         pipe: the pipeline.
-        names: the metrics of every picture; those of whole sets are left to :mod:`.after`.
+        names: the metrics of every picture; those of whole sets are left to :mod:`.finish`.
     """
 
     def __init__(self, folder: RunFolder, pipe: Any, names: list[str]) -> None:  # noqa: ANN401
         self.folder, self.pipe, self.names = folder, pipe, names
-        self.own_scheduler = pipe.scheduler
         self._bases: dict[str, list[Tensor]] = {}
 
     def make(self, job: Job) -> Made:
         """Make one picture.
 
         Raises:
-            RuntimeError: the cell merged nothing though its ratio is above 0.
+            RuntimeError: the cell merged nothing though its ratio is above 0, or the picture came to nothing.
         """
-        self.pipe.scheduler = self.own_scheduler
-        if job.cell.study.scheduler is not None:
-            set_scheduler(self.pipe, job.cell.study.scheduler)
-        return make_picture(self.pipe, job.cell, job.prompt, job.seed)
+        with scheduled(self.pipe, job.cell):
+            made = make_picture(self.pipe, job.cell, job.prompt, job.seed)
+        if made.steps.latents and not made.steps.latents[-1].isfinite().all():
+            raise RuntimeError(f"the latents are not finite numbers in {job.cell.study.dtype}")
+        return made
 
     def keep(self, job: Job, made: Made) -> None:
         """Write the picture, its map and then its row. The base of a cell must be there already."""

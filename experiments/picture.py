@@ -4,8 +4,8 @@ import inspect
 import json
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mergekit_diff import MergeReport, MergeSession, merging
 
+from .models import set_scheduler
 from .staleness import Staleness
 from .sweep import Cell
 
@@ -118,6 +119,18 @@ def _call(pipe: Any, cell: Cell, prompt: str, seed: int, steps: Steps, look: Loo
         steps.seconds = time.perf_counter() - start
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def scheduled(pipe: Any, cell: Cell) -> Iterator[None]:  # noqa: ANN401
+    """While this lasts, the pipeline has the scheduler of the cell."""
+    own = pipe.scheduler
+    if cell.study.scheduler is not None:
+        set_scheduler(pipe, cell.study.scheduler)
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
 
 
 def as_tensor(image: Image.Image) -> Tensor:

@@ -108,12 +108,15 @@ class Writer(BasePredictionWriter):
             raise InterruptedError("told to end")
 
 
-def predict(generation: Generation, todo: Sequence[Job], study: Study) -> list[str]:
-    """Do all jobs that are not done, in this process or in its share of several; returns why some failed.
+def predict(generation: Generation, todo: Sequence[Job], study: Study) -> tuple[list[str], bool]:
+    """Do all jobs that are not done, in this process or in its share of several.
 
     Whether all were done is for the caller to see from the rows: a process that died can't tell.
+
+    Returns:
+        Why some failed, and whether this process was told to end or has lost another one.
     """
-    writer = Writer()
+    writer, lost = Writer(), False
     with _as_before(), _quiet():
         trainer = _trainer(study, writer)
         try:
@@ -121,7 +124,8 @@ def predict(generation: Generation, todo: Sequence[Job], study: Study) -> list[s
             trainer.strategy.barrier()
         except Exception as error:
             writer.reasons[f"{type(error).__name__}: {error}".splitlines()[0]] = None
-    return list(writer.reasons)
+            lost = True
+    return list(writer.reasons), lost
 
 
 def _trainer(study: Study, writer: Writer) -> L.Trainer:

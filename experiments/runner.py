@@ -1,5 +1,6 @@
 """Runs a study: every job that is not done yet, in one process or several, then what is made of the rows."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from .metrics import check_available
 from .models import check_model, identity, load_pipeline
 from .sweep import Cell, cells
 from .terminal import complain
+
+NAMED = 50
+"""So many missing pictures are named."""
 
 
 def run(study: Study, command: list[str], fresh: bool = False) -> int:
@@ -43,16 +47,19 @@ def run(study: Study, command: list[str], fresh: bool = False) -> int:
     folder.check_own()
     if not fresh:
         folder.check_config(study.record())
-    pipe = _pipeline(study, planned) if fresh or missing(folder, todo) else None
+    pipe = _pipeline(study, planned) if fresh or missing(folder, todo) or _has_peers() else None
     with folder.lock():
         if fresh:
             folder.clear()
         folder.check_config(study.record())
-        folder.write_config(study.record(), command)
-        folder.drop_truncated_lines()
-        reasons = _make(folder, pipe, todo, study)
+        folder.tidy(job.id for job in todo)
+        anew = bool(missing(folder, todo))
+        if anew:
+            folder.write_config(study.record(), command)
+        reasons, lost = _make(folder, pipe, todo, study)
         complete = not _complain(folder, todo, reasons)
-        finish(folder, study, planned, todo, pipe, complete)
+        if not lost:
+            finish(folder, study, planned, todo, pipe, anew, complete)
         return 0 if complete else 1
 
 
@@ -96,6 +103,11 @@ def _rank() -> int:
     return getattr(rank_zero_only, "rank", 0)
 
 
+def _has_peers() -> bool:
+    """Whether a launcher has started several processes: the others wait for this one even if nothing is left to do."""
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1
+
+
 def _pipeline(study: Study, planned: list[Cell]) -> Any:  # noqa: ANN401
     pipe = load_pipeline(study.model, study.device, study.dtype)
     try_sites(pipe, planned)
@@ -103,17 +115,21 @@ def _pipeline(study: Study, planned: list[Cell]) -> Any:  # noqa: ANN401
 
 
 def _share(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job]) -> int:
-    """What a process does that is not the first: its share of the jobs. It speaks only if something went wrong."""
-    reasons = _make(folder, _pipeline(study, planned), todo, study)
-    if reasons:
-        _complain(folder, todo, reasons)
-    return 1 if reasons else 0
+    """What a process does that is not the first: its share of the jobs.
+
+    If a picture failed it still leaves with 0, since a launcher would end the first process before its report; that one
+    counts the rows and leaves with 1. If a process was lost, this one may be the only one that can say what is missing.
+    """
+    reasons, lost = _make(folder, _pipeline(study, planned), todo, study)
+    for reason in reasons:
+        complain(reason)
+    return int(lost and _complain(folder, todo, []))
 
 
-def _make(folder: RunFolder, pipe: Any, todo: list[Job], study: Study) -> list[str]:  # noqa: ANN401
-    """Do the jobs; returns why some failed."""
+def _make(folder: RunFolder, pipe: Any, todo: list[Job], study: Study) -> tuple[list[str], bool]:  # noqa: ANN401
+    """Do the jobs; returns why some failed, and whether this process was told to end or lost another one."""
     if pipe is None:
-        return []
+        return [], False
     from .generation import Generation
     from .prediction import predict
 
@@ -126,5 +142,6 @@ def _complain(folder: RunFolder, todo: list[Job], reasons: list[str]) -> bool:
         complain(reason)
     lost = [job.id for job in missing(folder, todo)]
     if lost:
-        complain(f"error: {len(lost)} of {len(todo)} pictures are missing: {' '.join(lost)}")
+        more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+        complain(f"error: {len(lost)} of {len(todo)} pictures are missing: {' '.join(lost[:NAMED])}{more}")
     return bool(lost)

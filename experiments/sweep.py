@@ -68,9 +68,14 @@ def cells(study: Study) -> list[Cell]:
         made.setdefault(same, cell)
         if study.sweep_method == "random" and len(made) == (study.sweep_count or 1):
             break
+    _check_distinct(list(made.values()))
     if control and not any(cell.is_control for cell in made.values()):
-        raise ValueError(f"control: no cell has {_label(control)}; cells: {', '.join(cell.name for cell in made.values())}")
-    return [replace(cell, against=_control_of(cell, list(made.values()), control)) for cell in made.values()]
+        raise ValueError(f"control: no cell has {_label(control)}; cells: {'; '.join(cell.name for cell in made.values())}")
+    found = [replace(cell, against=_control_of(cell, list(made.values()), control)) for cell in made.values()]
+    alone = [cell.name for cell in found if control and not cell.is_control and cell.against is None]
+    if alone:
+        raise ValueError(f"control: {alone[0]!r} has no counterpart with {_label(control)} and all else equal")
+    return found
 
 
 def flatten_values(values: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401
@@ -101,6 +106,14 @@ def _cell(study: Study, values: dict[str, Any], specs: dict[str, Any], control: 
 def _control_of(cell: Cell, made: list[Cell], control: dict[str, Any]) -> str | None:
     wanted = cell.values | control
     return next((other.name for other in made if control and not cell.is_control and other.values == wanted), None)
+
+
+def _check_distinct(made: list[Cell]) -> None:
+    """Names are what tables and comparisons go by."""
+    names = [cell.name for cell in made] + list({cell.base().name for cell in made})
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two cells are called {twice!r}: write their settings out, or sweep them under a key of their own")
 
 
 def _named(values: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +164,7 @@ def _value_label(key: str, value: Any, specs: dict[str, Any]) -> str:  # noqa: A
     if not (isinstance(value, dict) and "name" in value):
         return str(value) if key == "strategy" or key == "strategy.name" else f"{key.split('.')[-1]}={_short(value)}"
     listed = specs[key].get("values", [])
-    alone = sum(isinstance(other, dict) and other.get("name") == value["name"] for other in listed) < 2
+    alone = sum((other.get("name") if isinstance(other, dict) else other) == value["name"] for other in listed) < 2
     rest = {name: setting for name, setting in value.items() if name != "name"}
     return value["name"] if alone or not rest else f"{value['name']}({_label(rest)})"
 

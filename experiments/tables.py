@@ -16,7 +16,7 @@ DASH = "–"  # noqa: RUF001
 def fidelity_table(lines: list[dict[str, Any]], names: list[str], primary: Primary | None) -> list[list[str]]:
     """Heading and a row a cell: tokens before and after in one call of the denoiser, ratios, fidelity to the base, n."""
     known = metrics()
-    head = ["strategy", "tokens a step", "ratio asked", "granted"]
+    head = ["cell", "tokens a call", "ratio asked", "granted"]
     for name in per_picture(names):
         arrow = "↑" if known[name].better == "higher" else "↓"
         unit = f" {known[name].unit}" if known[name].unit else ""
@@ -54,6 +54,7 @@ def notes(lines: list[dict[str, Any]]) -> list[str]:
 def markdown(title: str, table: list[list[str]]) -> str:
     """A table for a README or a note; numbers to the right."""
     head, *rows = table
+    rows = [[text.replace("|", "\\|") for text in row] for row in rows]
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return f"{title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -62,6 +62,13 @@ BAD = {
     "corrupt model folder": (["run", "quickstart", "model=corrupt"], "corrupt"),
     "output under a file": (["run", "quickstart", "model=whole", "out=empty.txt/run"], "empty.txt"),
     "same cell twice": (["run", "quickstart", "sweep={strategy.ratio: {values: [0.5, 0.5]}}"], "same"),
+    "control without a counterpart": (
+        [
+            *("run", "quickstart", "sweep_method=random", "sweep_count=6", "control={merging.refresh: 1}"),
+            "sweep={merging.refresh: {values: [1, 2]}, strategy.ratio: {min: 0.2, max: 0.8}}",
+        ],
+        "counterpart",
+    ),
     "no values": (["run", "quickstart", "sweep={strategy.ratio: [0.5]}"], "values"),
     "swept key": (["run", "quickstart", "sweep={wandb.mode: {values: [offline]}}"], "strategy"),
     "overridden sweep": (["run", "quickstart", "strategy.ratio=0.3"], "sweep"),

@@ -103,6 +103,15 @@ def test_two_processes_give_the_rows_of_one(study, undisturbed):
     assert_same(folder, undisturbed[0])
 
 
+def test_a_finished_run_ends_at_once_on_two_processes_too(study, undisturbed):
+    folder, _ = undisturbed
+    before = rows(folder)
+    process = torchrun(study, folder.path)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert rows(folder) == before
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_dies_is_exit_code_1_and_what_is_missing_is_named(rank, study, tmp_path):
     killer = tmp_path / "sitecustomize.py"

@@ -246,7 +246,7 @@ def test_the_frechet_distance_is_the_textbook_one_also_with_few_pictures(n, m):
 @pytest.mark.parametrize("name", [name for name, metric in metrics().items() if metric.of == "set"])
 def test_a_set_is_recorded_with_its_interval_its_size_and_its_floor(name):
     far, near = (set_values(name, cloud(40, 1, shift), cloud(60, 0)) for shift in (1.0, 0.0))
-    assert set(far) == {"value", "low", "high", "n", "reference_n", "floor", "made_by"}
+    assert set(far) == {"value", "low", "high", "n", "reference_n", "floor", "floor_n", "made_by"}
     assert (far["n"], far["reference_n"]) == (40, 60)
     for found in (far, near):
         assert found["low"] < found["value"] < found["high"]

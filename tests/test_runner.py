@@ -8,8 +8,9 @@ import torch
 import yaml
 from tiny import tiny_pipeline
 
+from mergekit_diff.experiments import jobs
 from mergekit_diff.experiments.cli import main
-from mergekit_diff.experiments.folder import RunFolder
+from mergekit_diff.experiments.folder import RunFolder, write_atomically
 from mergekit_diff.experiments.generation import Generation
 
 STUDY = {
@@ -76,7 +77,7 @@ def test_a_run_resumes_after_a_crash_in_the_middle_of_a_row(words, folder):
     (folder.path / json.loads(whole[0])["image"]).unlink()
     assert main(words) == 0
     assert set(folder.rows()) == {json.loads(line)["job"] for line in whole}
-    assert len(lines(folder)) == 3 + 1 + 3
+    assert len(lines(folder)) == JOBS
 
 
 def test_another_study_in_the_folder_is_refused_and_fresh_starts_over(words, folder, capsys):
@@ -101,6 +102,55 @@ def test_files_that_no_run_made_are_neither_deleted_nor_overwritten(fresh, words
     assert "report.html, images" in error and error.count("\n") == 1
     assert holiday.read_bytes() == b"mine" and (folder.path / "report.html").read_text() == "mine"
     assert sorted(path.name for path in folder.path.iterdir()) == ["images", "report.html"]
+
+
+def test_rows_of_other_weights_or_older_code_leave_no_trace(words, folder, monkeypatch):
+    assert main(words) == 0
+    old = {row["job"]: row for row in map(json.loads, lines(folder))}
+    folder.results.rename(folder.results.with_name("rank1.jsonl"))
+    monkeypatch.setattr(jobs, "_library", lambda: "edited")
+    assert main(words) == 0
+    assert [file.name for file in folder.results.parent.iterdir()] == ["rank0.jsonl"]
+    now = [json.loads(line)["job"] for line in lines(folder)]
+    assert len(now) == len(set(now)) == JOBS
+    assert {job for job in now if job in old} == {job for job, row in old.items() if row["role"] == "base"}
+
+
+def test_a_full_disk_leaves_whole_rows(folder, monkeypatch):
+    folder.append({"job": "a", "image": "x"})
+    before = folder.results.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            folder.append({"job": "b", "image": "y"})
+        with pytest.raises(OSError, match="No space"):
+            write_atomically(folder.path / "z.png", b"z")
+    assert folder.results.read_bytes() == before
+    assert [path.name for path in folder.path.iterdir()] == ["results"]
+    folder.append({"job": "c", "image": "z"})
+    assert [json.loads(line)["job"] for line in lines(folder)] == ["a", "c"]
+
+
+def test_a_failure_of_the_disk_is_one_line_and_exit_code_1(words, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device", "report.html")
+
+    monkeypatch.setattr("mergekit_diff.experiments.summary.write_csv", full)
+    assert main(words) == 1
+    assert capsys.readouterr().err.strip() == "mergekit-diff: error: No space left on device: report.html"
+
+
+def test_pictures_that_come_to_nothing_are_said(model, words, tmp_path, capsys):
+    pipe = tiny_pipeline()
+    torch.nn.init.constant_(pipe.unet.conv_out.weight, float("nan"))
+    pipe.save_pretrained(tmp_path / "nan")
+    assert main([*words, f"model={tmp_path / 'nan'}"]) == 1
+    said = capsys.readouterr().err
+    assert "the latents are not finite numbers in float32" in said and "6 of 6 pictures are missing" in said
 
 
 def test_a_second_writer_is_refused(words, folder, capsys):

@@ -70,7 +70,7 @@ def test_many_cells_need_more_evidence_than_one(draw):
     ("change", "reason"),
     [
         ({"granted": 0.52}, "granted ratios 0.520 and 0.500"),
-        ({"values": [math.inf] * 6}, "infinite"),
+        ({"values": [math.inf] * 6}, "6 of 6 prompts have no finite"),
         ({"values": [1.0]}, "1 prompts"),
     ],
 )
@@ -78,6 +78,21 @@ def test_what_cannot_be_compared_gets_no_verdict(change, reason):
     cell = rows("x", change.get("values", np.arange(6)), "c", change.get("granted", 0.5))
     (one,) = st.compare([*rows("c", np.zeros(6)), *cell], "m", "lower")
     assert one.verdict.startswith(st.NOT_COMPARABLE) and reason in one.verdict
+
+
+@pytest.mark.parametrize("option", ["roles", "levels"])
+def test_cells_that_merge_elsewhere_get_no_verdict_unless_that_is_what_is_asked(option):
+    control = [row | {"merging": {option: 1}} for row in rows("c", np.zeros(8))]
+    cell = [row | {"merging": {option: 2}} for row in rows("x", np.arange(8) + 1, "c")]
+    asked = [row | {"values": {f"merging.{option}": 2}} for row in cell]
+    assert st.compare([*control, *cell], "m", "lower")[0].verdict == f"{st.NOT_COMPARABLE}: {option} 2 and 1"
+    assert st.compare([*control, *asked], "m", "lower")[0].verdict == st.WORSE
+
+
+def test_too_few_prompts_are_said_and_have_no_interval():
+    (one,) = st.compare([*rows("c", np.zeros(5)), *rows("x", np.arange(5) + 1, "c")], "m", "lower")
+    assert one.verdict == f"{st.UNSURE}: too few prompts for 1 comparisons"
+    assert math.isnan(one.low) and math.isnan(one.high)
 
 
 def test_equal_pictures_are_no_difference():

@@ -73,6 +73,16 @@ def test_cells_are_compared_with_the_control_of_their_own_ratio():
     }
 
 
+def test_every_cell_has_a_name_of_its_own():
+    values = ["retom", {"name": "retom", "ratio": 0.25}, "tomesd", {"name": "random-dest", "ratio": 0.25}]
+    assert [cell.name for cell in cells(build({"sweep": {"strategy": {"values": values}}}))] == [
+        "retom",
+        "retom(ratio=0.25)",
+        "tomesd",
+        "random-dest",
+    ]
+
+
 def test_an_undisturbed_cell_has_no_drift_and_an_old_plan_grows_stale(model, tmp_path):
     raw = {
         "model": model,
