@@ -12,12 +12,14 @@ from mergekit_diff.components import one_of
 from mergekit_diff.options import Options
 from mergekit_diff.sites import ROLES
 
-from ..config import DEVICES, DTYPES
+from ..config import DTYPES
 from ..loading import override
 from .sizes import find_size
 
 WHAT = ("time", "flops", "scaling")
 AT = ("layer", "block", "step")
+DEVICES = ("auto", "cpu", "cuda")
+LISTS = {"refresh", "roles", "strategies"}
 PLOTS = (".png", ".svg", ".pdf")
 
 
@@ -36,9 +38,9 @@ class Bench:
         at: one attention "layer" or one "block", both of the finest level, or a whole U-Net "step".
         levels: merge on this many of the finest levels of a step.
         roles: what merges in a block; None is every strategy's default.
-        rounds: measurements of each variant, after one that is not counted.
+        rounds: measurements of each variant.
         threads: of torch; None is torch's default.
-        device: "auto", "cpu", "cuda" or "mps".
+        device: "auto", which takes CUDA if there is one, "cpu" or "cuda".
         dtype: "float32", "float16" or "bfloat16".
         limit: GiB that a plan may take in "scaling"; where one would take more, its curve ends.
     """
@@ -75,13 +77,13 @@ def load_bench(words: Iterable[str] = ()) -> Bench:
     raw = override({}, words)
     for key in raw:
         one_of(key, [known.name for known in fields(Bench)], "key of bench")
+    for key in LISTS & set(raw):
+        raw[key] = [raw[key]] if isinstance(raw[key], str | int | dict) else raw[key]
     try:
         bench = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Bench), raw))
     except OmegaConfBaseException as error:
         raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(bench, Bench)
-    if isinstance(bench.strategies, str | dict):
-        bench.strategies = [bench.strategies]
     return check(bench)
 
 

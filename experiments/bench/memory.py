@@ -2,7 +2,8 @@
 
 import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,16 +51,28 @@ def peak_bytes(call: Callable[[], object], device: str) -> int:
         call: is called once.
         device: where it runs.
     """
-    gc.collect()
     if not device.startswith("cuda"):
-        with LiveBytes() as counted:
+        with _no_garbage_collection(), LiveBytes() as counted:
             call()
         return counted.peak
+    gc.collect()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     call()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """It comes at moments that depend on all that ran before."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _storages(values: Any) -> list[torch.UntypedStorage]:  # noqa: ANN401

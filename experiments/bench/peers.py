@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -42,20 +43,21 @@ Choose = Callable[[Tensor], Moves]
 
 @contextmanager
 def hooked(model: nn.Module, roles: Sequence[str], levels: int, choose: Choose) -> Iterator[Callable[[], tuple[int, int]]]:
-    """Merge by functions, without a session; yields a function that tells tokens before and after, over all sites so far."""
+    """Merge by functions, without a session; yields a function that tells tokens before and after, over all sites and roles."""
     counted: list[tuple[int, int]] = []
     shared, own = any(role != "key_value" for role in roles), "key_value" in roles
 
-    def plans(x: Tensor) -> tuple[MergePlan | None, MergePlan | None]:
+    def plans(x: Tensor, merged: int) -> tuple[MergePlan | None, MergePlan | None]:
         moves = choose(x)
-        counted.append((moves.num_tokens, moves.num_groups))
+        counted.append((merged * moves.num_tokens, merged * moves.num_groups))
         plan = cast(MergePlan, moves)  # of which the hooks use no more
         return plan if shared else None, plan if own else None
 
     handles: list[RemovableHandle] = []
     for site in find_sites(model):
+        merged = sum(role in site.roles or role == "key_value" for role in roles)
         if site.level < levels:
-            handles += SiteHooks(site, tuple(roles), plans).attach()
+            handles += SiteHooks(site, tuple(roles), partial(plans, merged=merged)).attach()
     try:
         yield lambda: (sum(before for before, _ in counted), sum(after for _, after in counted))
     finally:
@@ -83,7 +85,7 @@ def has_tomesd() -> bool:
     return importlib.util.find_spec("tomesd") is not None
 
 
-def tomesd(ratio: float, latents: tuple[int, int], randomize: bool = True) -> Choose:
+def tomesd(ratio: float, latents: Sequence[int], randomize: bool = True) -> Choose:
     """Matching, merging and unmerging of the package tomesd, called as its patch calls them.
 
     Args:

@@ -39,7 +39,7 @@ class Subject:
 
     @torch.no_grad()
     def call(self, timestep: float = TIMESTEP) -> None:
-        """One denoising step. (``sample`` goes by position: tomesd's own patch reads it there.)"""
+        """One denoising step."""
         self.model(self.sample, timestep, **self.others)
 
 
@@ -117,7 +117,8 @@ def _finest(whole: Subject) -> tuple[nn.Module, Tensor]:
     with _watched(site.frame or site.block, seen), _watched(site.block, seen):
         whole.call()
     framed, tokens = seen
-    return site.block, torch.empty(len(tokens), tokens.shape[-1], *site.grid(framed), device="meta")
+    sample = torch.empty(len(tokens), tokens.shape[-1], *site.grid(framed), device="meta")
+    return site.block, sample.contiguous(memory_format=torch.channels_last)  # whose tokens are a view
 
 
 @contextmanager
@@ -139,19 +140,16 @@ def _filled(empty: Subject, device: str, dtype: torch.dtype) -> Subject:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = empty.model.to_empty(device=device)
-        if device != "meta":
-            for module in model.modules():
-                reset = getattr(module, "reset_parameters", None)
-                if reset is not None:
-                    reset()
+        for module in model.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
         others = {key: _random(value, device, dtype) for key, value in empty.others.items()}
-        sample = _random(empty.sample, device, dtype).contiguous(memory_format=torch.channels_last)
-    return Subject(model.to(dtype), sample, others)
+        sample = _random(empty.sample, device, dtype)
+    return Subject(nn.Module.to(model, dtype), sample, others)  # diffusers' own 'to' warns of every cast
 
 
 def _random(value: Any, device: str, dtype: torch.dtype) -> Any:  # noqa: ANN401
     if isinstance(value, Mapping):
         return {key: _random(one, device, dtype) for key, one in value.items()}
-    if device == "meta":
-        return torch.empty_like(value, device=device, dtype=dtype)
-    return torch.randn(value.shape).to(device, dtype)
+    return torch.empty_like(value, device=device, dtype=dtype).normal_()

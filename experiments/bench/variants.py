@@ -1,7 +1,7 @@
 """The ways to run a model that take turns in a measurement: base, floors, packages of others, strategies."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,8 @@ from .config import Bench
 from .peers import TOMESD, floor, has_tomesd, hooked, tomesd
 
 BASE, FLOOR = "base", "floor"
-Tokens = Callable[[], tuple[int, int]]
+Entries = Mapping[str, tuple[MergeStrategy, tuple[str, ...]]]
+"""Strategies with the roles that they merge in, by the name of their rows."""
 
 
 @dataclass(frozen=True)
@@ -28,62 +29,61 @@ class Variant:
         name: what the table calls it.
         attach: makes a model run so, while the context lasts; its value tells tokens before and after merging.
         keeps: whether a second call may go on with the first one's plan.
-        floor: the variant that is as fast as any strategy can be with its roles; None for the base.
+        floor: the variant that is as fast as any strategy can be in the same roles; None for the base.
     """
 
     name: str
-    attach: Callable[[nn.Module], AbstractContextManager[Tokens]]
+    attach: Callable[[nn.Module], AbstractContextManager[Callable[[], tuple[int, int]]]]
     keeps: bool = False
     floor: str | None = None
 
 
-def named_strategies(bench: Bench) -> dict[str, MergeStrategy]:
-    """The strategies of a measurement by the name of their rows; a constant ratio becomes the measurement's.
+def named_strategies(bench: Bench) -> Entries:
+    """The strategies of a measurement; a ratio that is constant by default becomes the measurement's.
 
     Raises:
         ValueError: an unknown strategy or setting, two alike, or one that cannot plan; the message is one line.
     """
-    found: dict[str, MergeStrategy] = {}
     specs = names("strategy") if bench.strategies is None else bench.strategies
     if not isinstance(specs, list) or not specs:
         raise ValueError(f"strategies is a list of names or of mappings with 'name', not {bench.strategies!r}")
+    found: dict[str, tuple[MergeStrategy, tuple[str, ...]]] = {}
     for spec in specs:
-        strategy = _strategy(spec, bench.ratio)
-        rehearse(strategy, list(bench.roles or strategy.roles))
-        name = _label(spec)
+        strategy = _strategy({"name": spec} if isinstance(spec, str) else spec, bench.ratio)
+        roles, name = tuple(bench.roles or strategy.roles), _label(spec)
+        rehearse(strategy, list(roles))
         if name in found:
             raise ValueError(f"strategies: {name!r} stands there twice")
-        found[name] = strategy
+        found[name] = (strategy, roles)
     return found
 
 
-def variants(bench: Bench, strategies: dict[str, MergeStrategy], latents: tuple[int, int]) -> list[Variant]:
+def variants(bench: Bench, entries: Entries, latents: Sequence[int]) -> list[Variant]:
     """Base, floors, installed packages, strategies.
 
     Args:
         bench: the measurement.
-        strategies: by name.
+        entries: the strategies.
         latents: height and width of the model's input.
     """
-    ours = [_ours(bench, name, strategy) for name, strategy in strategies.items()]
+    own = _own(bench)
     found = [Variant(BASE, lambda _: nullcontext(lambda: (0, 0)))]
-    found += [_floor(bench, roles) for roles in dict.fromkeys([_own(bench), *map(_own_roles(bench), strategies.values())])]
-    if has_tomesd() and "key_value" not in _own(bench):
+    found += [_floor(bench, roles) for roles in dict.fromkeys([own, *(roles for _, roles in entries.values())])]
+    if has_tomesd() and "key_value" not in own:
         choose = tomesd(bench.ratio, latents)
-        found.append(Variant(TOMESD, lambda model: hooked(model, _own(bench), bench.levels, choose), floor=FLOOR))
-    return found + ours
+        found.append(Variant(TOMESD, lambda model: hooked(model, own, bench.levels, choose), floor=FLOOR))
+    return found + [_ours(bench, name, *entry) for name, entry in entries.items()]
 
 
-def all_roles(bench: Bench, strategies: dict[str, MergeStrategy]) -> list[str]:
+def all_roles(bench: Bench, entries: Entries) -> list[str]:
     """Every role that merges in some variant."""
-    return sorted({*_own(bench), *(role for strategy in strategies.values() for role in bench.roles or strategy.roles)})
+    return sorted({*_own(bench), *(role for _, roles in entries.values() for role in roles)})
 
 
 def _strategy(spec: Any, ratio: float) -> MergeStrategy:  # noqa: ANN401
-    settings = {"name": spec} if isinstance(spec, str) else spec
-    strategy = make("strategy", settings)
-    if "ratio" not in settings and isinstance(getattr(strategy, "ratio", None), Constant):
-        strategy = dataclasses.replace(strategy, ratio=Constant(ratio))
+    strategy = make("strategy", spec)
+    if "ratio" not in spec and isinstance(getattr(strategy, "ratio", None), Constant):
+        strategy = dataclasses.replace(strategy, ratio=ratio)
     return strategy
 
 
@@ -95,16 +95,12 @@ def _label(spec: Any) -> str:  # noqa: ANN401
 
 
 def _own(bench: Bench) -> tuple[str, ...]:
-    """The roles of what has no default of its own."""
+    """The roles of whatever has no default of its own."""
     return tuple(bench.roles or ("self_attention",))
 
 
-def _own_roles(bench: Bench) -> Callable[[MergeStrategy], tuple[str, ...]]:
-    return lambda strategy: tuple(bench.roles or strategy.roles)
-
-
-def _floor_name(bench: Bench, roles: Sequence[str]) -> str:
-    return FLOOR if tuple(roles) == _own(bench) else f"{FLOOR} of {' and '.join(roles)}"
+def _floor_name(bench: Bench, roles: tuple[str, ...]) -> str:
+    return FLOOR if roles == _own(bench) else f"{FLOOR} of {' and '.join(roles)}"
 
 
 def _floor(bench: Bench, roles: tuple[str, ...]) -> Variant:
@@ -112,11 +108,9 @@ def _floor(bench: Bench, roles: tuple[str, ...]) -> Variant:
     return Variant(name, lambda model: hooked(model, roles, bench.levels, choose), floor=name)
 
 
-def _ours(bench: Bench, name: str, strategy: MergeStrategy) -> Variant:
-    roles = _own_roles(bench)(strategy)
-
+def _ours(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, ...]) -> Variant:
     @contextmanager
-    def attach(model: nn.Module) -> Iterator[Tokens]:
+    def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:
         # Two steps of one image: the first makes the plan, the second keeps it, unless a schedule has moved on.
         with merging(model, strategy, roles=roles, refresh=2, levels=bench.levels) as session:
             yield lambda: session.report().tokens

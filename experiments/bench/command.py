@@ -1,0 +1,123 @@
+"""The command ``mergekit-diff bench``: measure, print the table, write what was asked for."""
+
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..folder import write_atomically
+from ..models import resolve_device
+from ..provenance import git_commit, versions
+from ..runner import use_threads
+from ..terminal import complain, progress_bar, show_table
+from . import scaling, tables
+from .config import Bench, check_outputs
+from .peers import has_tomesd
+from .results import rows
+from .subject import subject
+from .timing import Times, count, take_turns, turns
+from .variants import Entries, all_roles, named_strategies, variants
+
+Rounds = dict[str, Any]
+
+
+def run_bench(bench: Bench, table: Path | None = None, plot: Path | None = None) -> int:
+    """Measure and show; 0, or 1 if it failed.
+
+    Args:
+        bench: the measurement.
+        table: a JSON file for rows, every round, versions and threads.
+        plot: a .png, .svg or .pdf file.
+
+    Raises:
+        ValueError: the input is wrong; nothing was measured.
+    """
+    check_outputs(table, plot)
+    entries = named_strategies(bench)
+    if bench.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda: torch finds no CUDA device here")
+    use_threads(bench.threads)
+    try:
+        found, rounds = _curves(bench, entries) if bench.what == "scaling" else _variants(bench, entries)
+    except Exception as error:  # the input was right: this is a failure of the measurement
+        complain(f"error: {type(error).__name__}: {error}")
+        return 1
+    _show(bench, found)
+    if table is not None:
+        write_atomically(table, json.dumps(_record(bench, found, rounds), indent=1).encode())
+        print(f"rows and rounds: {table}")
+    if plot is not None:
+        from . import plots
+
+        draw = {"time": plots.draw_times, "flops": plots.draw_flops, "scaling": plots.draw_scaling}[bench.what]
+        draw(found, title(bench), plot)
+        print(f"plot: {plot}")
+    return 0
+
+
+def title(bench: Bench) -> str:
+    """What was measured, in a line."""
+    if bench.what == "scaling":
+        return f"Planning at the width of {bench.size}'s finest level, batch {bench.batch}, ratio {bench.ratio}"
+    height, width = bench.height_and_width()
+    part = {"layer": "attention layer", "block": "transformer block", "step": "U-Net step"}[bench.at]
+    return f"{bench.size}, one {part}, {height}x{width} pixels, batch {bench.batch}, ratio {bench.ratio}, random weights"
+
+
+def _variants(bench: Bench, entries: Entries) -> tuple[list[dict[str, Any]], Rounds]:
+    timed = bench.what == "time"
+    on = subject(bench, None if timed else "meta")
+    every = variants(bench, entries, on.sample.shape[2:])
+    times: Times | None = None
+    with progress_bar("bench", len(every) + (turns(on, every, bench.rounds) if timed else 0)) as advance:
+        counts = {}
+        for variant in every:
+            counts[variant.name] = count(on, variant)
+            advance()
+        if timed:
+            times = take_turns(on, every, bench.rounds, all_roles(bench, entries), advance)
+    return rows(every, bench.refresh, counts, times), times or {}
+
+
+def _curves(bench: Bench, entries: Entries) -> tuple[list[dict[str, Any]], Rounds]:
+    with progress_bar("sizes", len(scaling.SIZES)) as advance:
+        curves = scaling.scaling(bench, entries, scaling.SIZES, advance)
+    return [curve.row() for curve in curves], {curve.name: curve.seconds for curve in curves}
+
+
+def _show(bench: Bench, found: list[dict[str, Any]]) -> None:
+    if bench.what == "scaling":
+        for name, table in tables.scaling_tables(found, scaling.SIZES):
+            show_table(f"{name}. {title(bench)}", table)
+    elif bench.what == "flops":
+        show_table(title(bench), tables.flops_table(found))
+    else:
+        show_table(f"{title(bench)}; medians of {bench.rounds} rounds", tables.time_table(found))
+        show_table("Where the time goes, in one call over all sites", tables.parts_table(found))
+        print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    if not has_tomesd():
+        print("the package tomesd is not installed, so it is not beside them")
+
+
+def _record(bench: Bench, found: list[dict[str, Any]], rounds: Rounds) -> dict[str, Any]:
+    device = resolve_device(bench.device)
+    machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    return {
+        "bench": asdict(bench),
+        "versions": versions() | ({"tomesd": _tomesd_version()} if has_tomesd() else {}),
+        "git": git_commit(),
+        "machine": {"device": device, "name": machine, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+                    "load": os.getloadavg()},
+        "rows": found,
+        "rounds": rounds,
+    }  # fmt: skip
+
+
+def _tomesd_version() -> str:
+    from importlib.metadata import version
+
+    return version("tomesd")

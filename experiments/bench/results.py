@@ -1,0 +1,110 @@
+"""From seconds and counts to the rows of the table: medians, paired ratios with intervals, the share of the floor's gain."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .peers import TOMESD
+from .timing import PARTS, Counts, Times
+from .variants import BASE, Variant
+
+Series = dict[str, NDArray[np.float64]]
+Interval = list[float]
+"""Median, and the ends of its 95% bootstrap interval over the rounds."""
+
+
+def rows(variants: Sequence[Variant], refresh: Sequence[int], counts: Mapping[str, Counts], times: Times | None) -> list[dict]:
+    """A row for every variant, for a strategy one for every refresh; ratios pair what was measured in the same round.
+
+    Args:
+        variants: in the order of the table; the first is the base.
+        refresh: steps that a plan serves; times and operations are means over them.
+        counts: of every variant.
+        times: of every variant, None if nothing was timed.
+    """
+    found = []
+    for variant, steps in _lines(variants, refresh):
+        row = {"variant": variant.name, "refresh": steps} | _counted(variant, steps, counts)
+        found.append(row | (_timed(variant, steps, times) if times is not None else {}))
+    return found
+
+
+def paired(x: NDArray[np.float64], to: NDArray[np.float64]) -> Interval:
+    """Median of the ratio of two variants, round by round, with its interval."""
+    return _interval(lambda x, to, axis: np.median(x / to, axis=axis), x, to)
+
+
+def share_of_gain(base: NDArray[np.float64], x: NDArray[np.float64], floor: NDArray[np.float64]) -> Interval | None:
+    """How much of what the floor saves a variant saves too, (base - x) / (base - floor) of medians, with its interval.
+
+    None if the floor's saving cannot be told from nothing.
+    """
+    if paired(floor, base)[2] >= 1:
+        return None
+
+    def share(base: Any, x: Any, floor: Any, axis: int) -> Any:  # noqa: ANN401
+        medians = [np.median(values, axis=axis) for values in (base, x, floor)]
+        return (medians[0] - medians[1]) / (medians[0] - medians[2])
+
+    return _interval(share, base, x, floor)
+
+
+def amortised(fresh: float | NDArray[np.float64], kept: float | NDArray[np.float64], steps: int) -> Any:  # noqa: ANN401
+    """The mean over ``steps`` calls of which the first makes the plan."""
+    return (fresh + (steps - 1) * kept) / steps
+
+
+def _lines(variants: Sequence[Variant], refresh: Sequence[int]) -> list[tuple[Variant, int | None]]:
+    found: list[tuple[Variant, int | None]] = []
+    for variant in variants:
+        if variant.name == TOMESD:
+            found.append((variant, 1))
+        elif variant.floor in (None, variant.name):
+            found.append((variant, None))
+        else:
+            found += [(variant, steps) for steps in refresh]
+    return found
+
+
+def _counted(variant: Variant, steps: int | None, counts: Mapping[str, Counts]) -> dict[str, Any]:
+    own, floor = counts[variant.name], variant.floor and counts[variant.floor].flops["fresh"]
+    base = counts[BASE].flops["fresh"]
+    flops = amortised(own.flops["fresh"], own.flops.get("kept", 0), steps or 1)
+    return {
+        "tokens": own.tokens[0] or None,
+        "kept": own.tokens[1] if own.tokens[0] else None,
+        "flops": flops,
+        "flops_ratio": flops / base,
+        "flops_share": (base - flops) / (base - floor) if floor and floor < base else None,
+        "peak_bytes": own.peak_bytes,
+    }
+
+
+def _timed(variant: Variant, steps: int | None, times: Times) -> dict[str, Any]:
+    own = _series(times, variant.name, steps)
+    row: dict[str, Any] = {f"{key}_ms": 1000 * float(np.median(own[key])) for key in ("wall", "cpu", *PARTS)}
+    against = [name for name in dict.fromkeys([BASE, variant.floor, TOMESD]) if name in times]
+    for key in ("wall", "cpu"):
+        row[f"{key}_ratio"] = {name: paired(own[key], _series(times, name, 1)[key]) for name in against}
+    row["speedup"] = 1 / row["wall_ratio"][BASE][0]
+    base, floor = (_series(times, name, 1)["wall"] for name in (BASE, variant.floor or BASE))
+    row["share"] = share_of_gain(base, own["wall"], floor)
+    return row
+
+
+def _series(times: Times, name: str, steps: int | None) -> Series:
+    fresh, kept = times[name]["fresh"], times[name].get("kept")
+    arrays = {key: np.array([seconds[key] for seconds in fresh]) for key in fresh[0]}
+    if kept is None or not steps:
+        return arrays
+    return {key: amortised(values, np.array([seconds[key] for seconds in kept]), steps) for key, values in arrays.items()}
+
+
+def _interval(statistic: Callable[..., Any], *samples: NDArray[np.float64]) -> Interval:
+    from scipy.stats import bootstrap
+
+    drawn = bootstrap(samples, statistic, paired=True, vectorized=True, method="percentile", rng=0)
+    ends = drawn.confidence_interval
+    return [float(statistic(*samples, axis=-1)), float(ends.low), float(ends.high)]

@@ -1,0 +1,51 @@
+"""The times that a study shows: its strategies on one block of Stable Diffusion 1.5's size, with a new plan at every call."""
+
+import csv
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mergekit_diff import MergeStrategy
+
+from .config import Bench
+
+
+def block_table(strategies: Mapping[str, tuple[MergeStrategy, str]], repetitions: int = 5) -> list[dict[str, Any]]:
+    """A line a variant, medians in milliseconds: whole block, attention layer, plan, merge + unmerge, block time to base.
+
+    Args:
+        strategies: name to strategy and role.
+        repetitions: rounds; one more goes before and is not counted.
+    """
+    from .subject import subject
+    from .timing import count, take_turns
+    from .variants import all_roles, variants
+
+    bench = Bench(refresh=[1])
+    entries = {name: (strategy, (role,)) for name, (strategy, role) in strategies.items()}
+    block = subject(bench)
+    every = variants(bench, entries, block.sample.shape[2:])
+    for variant in every:
+        count(block, variant)  # only to have run them once
+    times = take_turns(block, every, repetitions, all_roles(bench, entries))
+    return _lines({name: {key: statistics.median(one[key] for one in moments["fresh"]) for key in moments["fresh"][0]}
+                   for name, moments in times.items()})  # fmt: skip
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The lines of speed.csv."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _lines(medians: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    base = medians["base"]["wall"]
+    lines = []
+    for name, seconds in medians.items():
+        merge = seconds["merge"] + seconds["unmerge"]
+        layer = seconds["plan"] + merge + seconds["attention"]
+        parts = {"block": seconds["wall"], "layer": layer, "plan": seconds["plan"], "merge": merge}
+        lines.append({"variant": name, **{key: round(1000 * value, 3) for key, value in parts.items()},
+                      "ratio": round(seconds["wall"] / base, 4)})  # fmt: skip
+    return lines

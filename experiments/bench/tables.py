@@ -1,0 +1,88 @@
+"""The tables of a measurement as rows of text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..tables import DASH
+from .peers import TOMESD
+from .variants import BASE, FLOOR
+
+Row = dict[str, Any]
+
+
+def time_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Heading and a row a variant: times, and paired ratios with 95% intervals."""
+    peer = any(TOMESD in row["wall_ratio"] for row in rows)
+    head = ["variant", "plan every", "ms", "CPU ms", "x base [95%]", "speed-up", f"x {FLOOR}", *["x tomesd package"] * peer]
+    return [[*head, "floor's gain kept"], *[[*_name(row), *_times(row, peer)] for row in rows]]
+
+
+def parts_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Heading and a row a variant: tokens, the parts of the time over all sites, operations, memory."""
+    head = ["variant", "plan every", "tokens", "plan ms", "merge ms", "merged layers ms", "unmerge ms", "GFLOP", "peak MiB"]
+    return [head, *[_parts(row) for row in rows]]
+
+
+def flops_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Heading and a row a variant: operations, beside those of base and floor."""
+    head = ["variant", "plan every", "tokens", "GFLOP", "x base", "at most faster", "floor's gain kept"]
+    return [head, *[[*_name(row), _tokens(row), *_operations(row)] for row in rows]]
+
+
+def scaling_tables(rows: Sequence[Row], sizes: Sequence[int]) -> list[tuple[str, list[list[str]]]]:
+    """Titles and tables of planning time and of memory, by tokens, with the fitted exponent."""
+    found = []
+    for title, key, unit in (("Planning time, ms", "plan", 1.0), ("Peak memory of a plan, MiB", "peak", 2.0**20)):
+        values, fitted = ("plan_ms", "time_exponent") if key == "plan" else ("peak_bytes", "memory_exponent")
+        head = ["strategy", *[f"{tokens:,}" for tokens in sizes], "grows as N^"]
+        table = [head]
+        for row in rows:
+            by_tokens = dict(zip(row["tokens"], row[values], strict=True))
+            cells = [_number(by_tokens.get(tokens), 1, unit) for tokens in sizes]
+            table.append([row["variant"], *cells, _number(row[fitted], 2)])
+        found.append((title, table))
+    return found
+
+
+def _times(row: Row, peer: bool) -> list[str]:
+    to = row["wall_ratio"]
+    floor = next((ratio[0] for name, ratio in to.items() if name.startswith(FLOOR)), None)
+    cells = [
+        _number(row["wall_ms"], 1),
+        _number(row["cpu_ms"], 1),
+        _between(to[BASE]),
+        f"{row['speedup']:.2f}",
+        _number(floor, 3),
+    ]
+    return [*cells, *[_number(to[TOMESD][0], 3)] * peer, _percent(row["share"] and row["share"][0])]
+
+
+def _parts(row: Row) -> list[str]:
+    cells = [_number(row[f"{part}_ms"], 2) for part in ("plan", "merge", "attention", "unmerge")]
+    return [*_name(row), _tokens(row), *cells, _number(row["flops"], 1, 1e9), _number(row["peak_bytes"], 0, 2**20)]
+
+
+def _operations(row: Row) -> list[str]:
+    faster = 1 / row["flops_ratio"]
+    numbers = [_number(row["flops"], 1, 1e9), _number(row["flops_ratio"], 3), f"{faster:.2f}x"]
+    return [*numbers, _percent(row["flops_share"])]
+
+
+def _name(row: Row) -> list[str]:
+    return [row["variant"], DASH if row["refresh"] is None else str(row["refresh"])]
+
+
+def _tokens(row: Row) -> str:
+    return DASH if row["tokens"] is None else f"{row['tokens']:,} → {row['kept']:,}"
+
+
+def _between(interval: Sequence[float]) -> str:
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*interval)
+
+
+def _number(value: float | None, digits: int, unit: float = 1.0) -> str:
+    return DASH if value is None else f"{value / unit:,.{digits}f}"
+
+
+def _percent(share: float | None) -> str:
+    return DASH if share is None else f"{100 * share:.0f}%"
