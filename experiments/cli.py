@@ -32,6 +32,10 @@ def parser() -> Parser:
     generate = commands.add_parser("generate", help="one picture: base beside merged, with the merge map")
     generate.add_argument("prompt", metavar="PROMPT", help='such as "a noto apple"')
     generate.add_argument("overrides", nargs="*", metavar="key=value", help="such as strategy=tomesd strategy.ratio=0.6")
+    bench = commands.add_parser("bench", help="time, FLOPs and memory of strategies beside the base, the floor and installed peers")
+    bench.add_argument("overrides", nargs="*", metavar="key=value", help="such as size=sdxl at=step what=flops (or time, scaling)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write rows and every round, with versions and threads")
+    bench.add_argument("--plot", type=Path, metavar="FILE", help="draw the table, as .png, .svg or .pdf")
     report = commands.add_parser("report", help="rebuild the HTML report of a run folder; of kept rows, print the tables")
     report.add_argument("folder", type=Path, metavar="RUN_DIR")
     report.add_argument("--rows-into", type=Path, metavar="DIR", help="then keep its rows there, without the pictures")
@@ -65,7 +69,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     """Words of the form key=value may also stand behind an option, where argparse does not look for them."""
     top = parser()
     args, rest = top.parse_known_args(words)
-    if rest and (args.command not in ("run", "generate") or any(word.startswith("-") for word in rest)):
+    if rest and (args.command not in ("run", "generate", "bench") or any(word.startswith("-") for word in rest)):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         args.overrides += rest
@@ -89,6 +93,13 @@ def _command(args: argparse.Namespace, words: list[str]) -> int:
         from .single import generate, single_study
 
         return generate(single_study(args.prompt, args.overrides))
+    if args.command == "bench":
+        from .bench import load_bench
+
+        bench = load_bench(args.overrides)
+        from .bench.command import run_bench
+
+        return run_bench(bench, args.json, args.plot)
     if args.command == "list":
         from .listing import listing
 
