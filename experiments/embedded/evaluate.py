@@ -61,16 +61,15 @@ def evaluate(folder: Path) -> Path:
 
 
 def draw(pipe: Any, folder: Path, wanted: Sequence[Made]) -> Path:  # noqa: ANN401
-    """Make the pictures that are not there yet, some at a time; returns ``folder``."""
-    missing = [one for one in wanted if not file(folder, one).exists()]
-    for start in range(0, len(missing), BATCH):
-        batch = missing[start : start + BATCH]
+    """Make the pictures that are not there yet, some at a time and in any order, so that several processes can share the work."""
+    while missing := [one for one in wanted if not file(folder, one).exists()]:
+        batch = random.sample(missing, min(BATCH, len(missing)))
         generators = [torch.Generator().manual_seed(seed) for _, seed in batch]
         prompts = [prompt for prompt, _ in batch]
         images = pipe(prompts, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=generators).images
         for one, image in zip(batch, images, strict=True):
             write_atomically(file(folder, one), png_bytes(image))
-        print(f"\r{start + len(batch)} of {len(missing)} pictures", end="", flush=True)
+        print(f"\r{len(wanted) - len(missing) + len(batch)} of {len(wanted)} pictures", end="", flush=True)
     print()
     return folder
 
