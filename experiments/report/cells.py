@@ -41,7 +41,7 @@ def columns(contents: Contents) -> list[Column]:
         Column("#", "", [(contents.marks[cell], "", i) for i, cell in enumerate(cells)]),
         Column("cell", "", [(cell, _against(contents, cell), cell) for cell in cells], text=True),
         Column("n", "pictures", [(str(line["n"]), "", line["n"]) for line in counts]),
-        Column("tokens a step", "before → after", [_tokens(line) for line in counts]),
+        Column("tokens a call", "before → after", [_tokens(line) for line in counts]),
         Column("ratio", "asked", [(show(line["asked"], 3), "", _order(line["asked"])) for line in counts]),
         Column("ratio", "granted", [(show(line["granted"], 3), "", _order(line["granted"])) for line in counts]),
     ]
