@@ -95,7 +95,7 @@ def test_sheet_and_tables_lie_beside_the_page(folder):
     text = (folder.path / "tables.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1
-    assert [row.split("|")[1].strip() for row in rows] == ["strategy", "---", "base", "retom"]
+    assert [row.split("|")[1].strip() for row in rows] == ["cell", "---", "base", "retom"]
 
 
 def test_a_report_without_pictures_is_refused(folder):
