@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from . import summary
 from .folder import IGNORED, RunFolder
+from .statistics import by_cell
 from .terminal import complain
 from .tracked_cell import Row, TrackedCell
 
@@ -85,11 +86,8 @@ def _track(folder: RunFolder, study: Mapping[str, Any], mode: Mode) -> None:
 
 def _cells(folder: RunFolder) -> list[list[Row]]:
     """The rows of every cell; a base is no trial of a W&B sweep, whose agent calls once a cell."""
-    by_cell: dict[str, list[Row]] = {}
-    for row in summary.newest(folder.rows().values()):
-        if not (row["role"] == "base" and "WANDB_SWEEP_ID" in os.environ):
-            by_cell.setdefault(row["cell"], []).append(row)
-    return list(by_cell.values())
+    rows = summary.newest(folder.rows().values())
+    return list(by_cell(row for row in rows if not (row["role"] == "base" and "WANDB_SWEEP_ID" in os.environ)).values())
 
 
 def _track_cell(folder: RunFolder, study: Mapping[str, Any], rows: list[Row], mode: Mode) -> None:
