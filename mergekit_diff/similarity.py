@@ -15,6 +15,10 @@ class Cosine(SimilarityMetric):
     """Cosine of the angle, in [-1, 1]; the metric of ToMe (Bolya et al. 2023, arXiv 2210.09461) and ReToM (arXiv 2507.12771)."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        if b is a and a.dtype.itemsize > 2:  # squares of lengths would leave the range of float16
+            products = a @ a.mT
+            lengths = products.diagonal(dim1=-2, dim2=-1).sqrt().clamp_min(1e-12)
+            return products / (lengths[..., None] * lengths[..., None, :])
         unit_a = F.normalize(a, dim=-1)
         return unit_a @ (unit_a if b is a else F.normalize(b, dim=-1)).mT
 

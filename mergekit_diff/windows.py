@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
@@ -13,24 +13,25 @@ from torch import Tensor
 from .components import LayerContext, RatioSchedule, WindowSchedule
 from .plan import MergePlan, pick, top
 
+BATCH = 4096  # tokens
 Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Windows:
-    """A partition of a grid's tokens into rectangles, kept by shape so that each shape is one batch.
+    """A partition of a grid's tokens into rectangles, in batches of one shape and of so few tokens that caches hold them.
 
     Args:
-        groups: a tensor (W, k) a window size k, of token indices in raster order; together every token once.
+        groups: tensors (W, k) of token indices in raster order, k the size of a window; together every token once.
         back: (N,) where each token stands in the groups laid end to end.
     """
 
     groups: tuple[Tensor, ...]
     back: Tensor
 
-    def split(self, x: Tensor) -> list[Tensor]:
-        """(B, N, C) to a (B, W, k, C) for each group."""
-        return [x.index_select(1, g.flatten()).view(len(x), *g.shape, -1) for g in self.groups]
+    def split(self, x: Tensor) -> Iterator[Tensor]:
+        """(B, N, C) to a (B, W, k, C) for each group, one after the other."""
+        return (x.index_select(1, g.flatten()).view(len(x), *g.shape, -1) for g in self.groups)
 
     def join(self, values: list[Tensor]) -> Tensor:
         """A (B, W, k) for each group to (B, N), in the order of the tokens."""
@@ -51,7 +52,7 @@ def _partition(grid: tuple[int, ...], size: tuple[int, ...], offset: tuple[int, 
     for spans in product(*(pairwise(c) for c in cuts)):
         window = tokens[tuple(slice(a, b) for a, b in spans)]
         by_shape[tuple(window.shape)].append(window.flatten())
-    groups = [torch.stack(g) for g in by_shape.values()]
+    groups = [batch for g in by_shape.values() for batch in torch.stack(g).split(max(1, BATCH // len(g[0])))]
     back = torch.empty(tokens.numel(), dtype=torch.long)
     back[torch.cat([g.flatten() for g in groups])] = torch.arange(tokens.numel())
     return Windows(tuple(g.to(device) for g in groups), back.to(device))

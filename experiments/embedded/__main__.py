@@ -11,6 +11,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/embedded"), help="work folder (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="train up to this many steps (default: the stage's own)")
     parser.add_argument("--small-steps", type=int, default=3800, help="denoiser steps at half the side (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=4e-4, help="largest learning rate of the denoiser (default: %(default)s)")
     parser.add_argument("--from-model", action="store_true", help="begin with the shipped weights where no checkpoint is")
     args = parser.parse_args()
     if args.stage == "data":
@@ -25,7 +26,7 @@ def main() -> None:
         from . import denoiser, export
 
         source = export.MODEL if args.from_model else None
-        denoiser.train(args.folder, args.steps or 7600, args.small_steps, source)
+        denoiser.train(args.folder, args.steps or 7600, args.small_steps, args.rate, source)
     elif args.stage == "export":
         from . import export
 

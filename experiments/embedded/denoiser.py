@@ -2,7 +2,7 @@
 
 v-prediction (Salimans and Ho 2022, arXiv 2202.00512) on a cosine schedule (Nichol and Dhariwal 2021, arXiv 2102.09672),
 captions dropped for classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598). The first steps see pictures of half
-the side, where a picture costs about a quarter; most of the others read every fourth key and value on the finest level (the
+the side, where a picture costs about a quarter; half of the others read every fourth key and value on the finest level (the
 project's own ``downsample``), which makes a step 1.1 to 1.2 times faster. Every batch is drawn from its step's number alone.
 """
 
@@ -29,7 +29,7 @@ from .training import Ema, fit, save_sheet
 from .vae import encode, to_float
 
 RATE = 4e-4
-POOLED = 0.9  # share of the steps after which all keys and values are read
+POOLED = 0.5  # share of the steps after which all keys and values are read
 NOISY = 0.55  # below 1, more of the large pictures are very noisy: what is drawn where is decided there, and learnt last
 SHEET = ("a noto apple", "a flat cat", "a 3d house", "a noto dog", "a flat rocket", "a 3d penguin", "a noto car", "a flat tulip",
          "a 3d donut", "a noto mushroom", "a flat fox", "a cactus")  # fmt: skip
@@ -68,9 +68,9 @@ def new_scheduler() -> DDIMScheduler:
 class Denoiser(L.LightningModule):
     """What is trained, its mean weights, and the pictures it learns from."""
 
-    def __init__(self, folder: Path, steps: int, small_steps: int) -> None:
+    def __init__(self, folder: Path, steps: int, small_steps: int, rate: float = RATE) -> None:
         super().__init__()
-        self.folder, self.steps, self.small_steps = folder, steps, small_steps
+        self.folder, self.steps, self.small_steps, self.rate = folder, steps, small_steps, rate
         self.tokenizer = text.new_tokenizer()
         self.model = nn.ModuleDict({"unet": new_unet(), "text_encoder": text.new_text_encoder(self.tokenizer)})
         self.ema = Ema(self.model, 0.9995)
@@ -143,11 +143,11 @@ class Denoiser(L.LightningModule):
         return pipe
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW; the rate warms up over 300 steps and falls to a tenth over the last third."""
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=1e-3)
+        """AdamW; the rate warms up over 300 steps and falls in a line to a fiftieth at the end."""
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.rate, betas=(0.9, 0.99), weight_decay=1e-3)
 
         def rate(step: int) -> float:
-            return min(1.0, (step + 1) / 300) * max(0.1, min(1.0, 3 * (self.steps - step) / self.steps))
+            return min(1.0, (step + 1) / 300) * max(0.02, 1 - step / self.steps)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -159,19 +159,20 @@ def load_weights(model: nn.ModuleDict, source: Path) -> None:
     model["text_encoder"].load_state_dict(CLIPTextModel.from_pretrained(source / "text_encoder").state_dict())
 
 
-def train(folder: Path, steps: int, small_steps: int, source: Path | None = None) -> None:
+def train(folder: Path, steps: int, small_steps: int, rate: float = RATE, source: Path | None = None) -> None:
     """Train up to ``steps`` batches, the first ``small_steps`` of them at half the side, resuming from ``folder``.
 
     Args:
         folder: work folder of all stages.
         steps: in all.
         small_steps: at half the side.
+        rate: the largest learning rate.
         source: a pipeline folder to begin with, its autoencoder too, where ``folder`` has none; its optimizer starts anew.
     """
     L.seed_everything(0)
     if source is not None and not (folder / "vae").exists():
         shutil.copytree(source / "vae", folder / "vae")
-    module = Denoiser(folder, steps, small_steps)
+    module = Denoiser(folder, steps, small_steps, rate)
     if source is not None:
         load_weights(module.model, source)
         load_weights(module.ema.model, source)
