@@ -1,7 +1,8 @@
 """Which token goes to which group, and back: the decision as a small immutable value that is then applied."""
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ class MergePlan:
     assign: Tensor
     rep: Tensor
     weight: Tensor | None = None
+    _derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         shapes = [tuple(t.shape) for t in (self.assign, self.rep, self.weight) if t is not None]
@@ -100,26 +102,29 @@ class MergePlan:
             raise ValueError(f"this plan takes ({batch if batch > 1 else 'B'}, {tokens}, C), given {tuple(x.shape)}")
         if batch == len(x):
             return self
-        if len(x) not in self._repeated:
-            self._repeated[len(x)] = self.repeat(len(x))
-        return self._repeated[len(x)]
+        return self._once(("repeat", len(x)), lambda: self.repeat(len(x)))
 
-    @cached_property
-    def _repeated(self) -> "dict[int, MergePlan]":
-        return {}
+    def _once(self, name: object, derive: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """What was derived under this name before, or is now; a ``functools.cached_property`` has a lock, which can't be compiled."""
+        if name not in self._derived:
+            self._derived[name] = derive()
+        return self._derived[name]
 
-    @cached_property
+    @property
     def _flat_assign(self) -> Tensor:
         """(B * N,) group of every token, counted through the batch."""
-        return _through_batch(self.assign, self.num_groups)
+        return self._once("flat assign", lambda: _through_batch(self.assign, self.num_groups))
 
-    @cached_property
+    @property
     def _flat_rep(self) -> Tensor:
-        return _through_batch(self.rep, self.num_tokens)
+        return self._once("flat rep", lambda: _through_batch(self.rep, self.num_tokens))
 
-    @cached_property
+    @property
     def _order(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Tokens sorted by group, where each group begins, and the tokens' shares in that order: what ``merge`` reads."""
+        return self._once("order", self._sorted)
+
+    def _sorted(self) -> tuple[Tensor, Tensor, Tensor | None]:
         groups, order = self._flat_assign.sort(stable=True)
         first = torch.arange(self.num_groups * len(self.assign), device=groups.device)
         offsets = torch.searchsorted(groups, first)

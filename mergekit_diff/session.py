@@ -1,29 +1,33 @@
 """Merge tokens in a model for a while: ``with merging(pipe, "retom", ratio=0.5) as session: ...``."""
 
-import dataclasses
+import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from .clock import Clock
-from .components import LayerContext, MergeStrategy, RatioSchedule, make, one_of, part_class
+from .components import LayerContext, MergeStrategy
 from .hooks import SiteHooks, argument, first_name
+from .ledger import Call, Ledger, Place
 from .options import NAMES as OPTIONS
 from .options import Options
 from .plan import MergePlan
-from .planner import Planner, schedules
-from .report import MergeReport, Tally
+from .planner import Planner, Tokens
+from .report import MergeReport
 from .sites import Site, find_sites
+from .target import denoiser_of, is_compiled, strategy_of
 
 Plans = tuple[MergePlan | None, MergePlan | None]
 Observer = Callable[[Tensor, LayerContext, MergePlan | None, bool], None]
+MAX_GRAPHS = 64  # of one compiled session; torch's own limit is 8
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
 
 
@@ -59,7 +63,7 @@ def merging(
         ValueError: an unknown name or option, a value out of range, a model with no known sites; in one line.
         RuntimeError: the model is merged already, or was compiled before; with ``strict``, nothing was merged.
     """
-    part = _strategy(strategy, settings)
+    part = strategy_of(strategy, settings)
     session = MergeSession(target, part, Options(roles, refresh, levels, share, gate, seed, strict))
     try:
         yield session
@@ -72,7 +76,7 @@ def merging(
 def attach(target: Any, strategy: Any, **options: Any) -> "MergeSession":  # noqa: ANN401
     """As :func:`merging`, with the same arguments, until ``session.detach()``."""
     own = {name: options.pop(name) for name in OPTIONS if name in options}
-    return MergeSession(target, _strategy(strategy, options), Options(**own))
+    return MergeSession(target, strategy_of(strategy, options), Options(**own))
 
 
 class MergeSession:
@@ -86,7 +90,7 @@ class MergeSession:
 
     def __init__(self, target: Any, strategy: MergeStrategy, options: Options) -> None:  # noqa: ANN401
         self.strategy, self.options = strategy, options.filled(strategy)
-        self._pipe, self.model = _denoiser(target)
+        self._pipe, self.model = denoiser_of(target)
         self._clock = Clock(self._pipe)
         self._refuse_attached_or_compiled()
         self._roles, self._share = tuple(self.options.roles or ()), tuple(self.options.share)
@@ -100,14 +104,16 @@ class MergeSession:
             by_grid="grid" in self._share,
             seed=self.options.seed,
         )
-        self._tallies = {(s.name, role): Tally(s, role) for s in found for role in self._roles}
+        self._ledger = Ledger(strategy, found, self._roles)
+        self._ledger.note_left_out({site.name for site in sites}, levels)
         self._grids: dict[nn.Module, tuple[int, ...]] = {}
-        self._newest: dict[tuple[str, str], tuple[MergePlan, tuple[int, ...]]] = {}
         self._handles: list[RemovableHandle] = []
         self._observers: list[Observer] = []
         self._running = False
+        self._calls: dict[tuple[str, ...], Call] = {}
+        self._known: dict[Any, list[tuple[Place, Tokens]]] = {}
+        self._compiled: Callable[..., Any] | None = None
         self._ran: dict[tuple[str, int], Plans] = {}
-        self._note_left_out(sites)
         try:
             self._attach(sites)
         except BaseException:
@@ -116,11 +122,11 @@ class MergeSession:
 
     def report(self) -> MergeReport:
         """What was merged so far: asked, granted and why not, for every site."""
-        return MergeReport(list(self._tallies.values()))
+        return self._ledger.report()
 
     def plans(self) -> dict[tuple[str, str], tuple[MergePlan, tuple[int, ...]]]:
         """The newest plan, with its grid, of every (site, role) that had one."""
-        return dict(self._newest)
+        return dict(self._ledger.newest)
 
     def observe(self, observer: Observer) -> None:
         """Have a function called whenever a site has chosen its plan, for experiments that look on.
@@ -137,6 +143,33 @@ class MergeSession:
     def new_image(self) -> None:
         """Say that the next call belongs to another image; only a bare denoiser in a loop of one's own can need it."""
         self._clock.start_image()
+
+    def compile(self, **options: Any) -> None:  # noqa: ANN401
+        """Compile the denoiser's ``forward`` with ``torch.compile``, until the session ends.
+
+        The first call with inputs of new shapes still runs as it is: from it the session learns which tokens go where. So do
+        all calls while somebody observes. With constant ratio and window there are two graphs a shape, one that makes the plans
+        and one that keeps them, and one more for every further number of kept tokens.
+
+        Args:
+            **options: of ``torch.compile``; ``fullgraph=True`` and ``dynamic=False`` unless they are given.
+
+        Raises:
+            RuntimeError: the session is compiled already.
+        """
+        if self._compiled is not None:
+            raise RuntimeError("this session is compiled already")
+        eager = self.model.forward
+        compiled = self._compiled = torch.compile(eager, **{"fullgraph": True, "dynamic": False, **options})
+
+        @functools.wraps(eager)
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            if not self._calls or self._observers:
+                return eager(*args, **kwargs)
+            with torch._dynamo.config.patch(recompile_limit=MAX_GRAPHS):
+                return compiled(*args, **kwargs)
+
+        self.model.forward = forward
 
     def detach(self) -> None:
         """Restore the model; warns, or raises with ``strict``, if no token was merged.
@@ -160,14 +193,17 @@ class MergeSession:
         """Restore the model without a word."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._ran = [], {}
+        if self._compiled is not None:
+            vars(self.model).pop("forward")
+        self._handles, self._ran, self._calls, self._compiled = [], {}, {}, None
         _ATTACHED.discard(self.model)
 
     def _refuse_attached_or_compiled(self) -> None:
         if self.model in _ATTACHED:
             raise RuntimeError(f"another session merges in this {type(self.model).__name__} already; leave that one first")
-        if any(getattr(m, "_compiled_call_impl", None) is not None or hasattr(m, "_orig_mod") for m in self.model.modules()):
-            raise RuntimeError(f"this {type(self.model).__name__} was compiled before: a compiled model ignores hooks")
+        if is_compiled(self.model):
+            name = type(self.model).__name__
+            raise RuntimeError(f"this {name} was compiled before, and ignores hooks; session.compile() compiles it with merging")
 
     def _attach(self, sites: list[Site]) -> None:
         _ATTACHED.add(self.model)
@@ -178,13 +214,22 @@ class MergeSession:
             if place is None:
                 self._clock.start_image()
             self._clock.tick(0.0 if place is None else argument(args, kwargs, place, "timestep"))
+            self._calls = {}
+            if self._compiled is not None:
+                for where, tokens in self._known.get(_shapes(args, kwargs), ()):
+                    self._visit(where, tokens)
             self._running = True
 
-        def on_return(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
+        def on_return(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ANN401
             self._running = False
+            for call in self._calls.values():
+                self._ledger.enter(call)
+            if self._compiled is not None and output is not None:  # None: it raised
+                self._known[_shapes(args, kwargs)] = [(call.place, call.tokens) for call in self._calls.values()]
+            self._calls = {}
 
         self._handles.append(self.model.register_forward_pre_hook(on_call, with_kwargs=True))
-        self._handles.append(self.model.register_forward_hook(on_return, always_call=True))
+        self._handles.append(self.model.register_forward_hook(on_return, with_kwargs=True, always_call=True))
         for site in sites:
             self._read_grid(site)
         for depth, site in enumerate(sites):
@@ -203,16 +248,16 @@ class MergeSession:
         self._handles.append(frame.register_forward_pre_hook(on_frame, with_kwargs=True))
 
     def _chooser(self, site: Site, depth: int) -> Callable[[Tensor], Plans]:
-        shared = [role for role in self._roles if role != "key_value" and role in site.roles]
-        own = [role for role in self._roles if role == "key_value" and "self_attention" in site.roles]
+        shared = tuple(role for role in self._roles if role != "key_value" and role in site.roles)
+        own = tuple(role for role in self._roles if role == "key_value" and "self_attention" in site.roles)
+        places = Place(site, shared, depth), Place(site, own, depth)
 
         def choose(x: Tensor) -> Plans:
             may_recompute = torch.is_grad_enabled() and not torch.compiler.is_compiling()
             call = (site.name, x.data_ptr()) if may_recompute else ("", 0)
             if not self._running and call in self._ran:  # gradient checkpointing runs a block again during backward
                 return self._ran[call]
-            grid = (x.shape[1],) if site.frame is None else self._grids[site.frame]
-            plans = self._choose(x, site, shared, depth, grid), self._choose(x, site, own, depth, grid)
+            plans = self._plan(x, places[0]), self._plan(x, places[1])
             if may_recompute and (x.requires_grad or any(p.requires_grad for p in site.block.parameters())):
                 self._ran[call] = plans
                 if x.requires_grad:
@@ -225,26 +270,25 @@ class MergeSession:
         """The gradient has come through this block: it is not run again."""
         self._ran.pop(call, None)
 
-    def _choose(self, x: Tensor, site: Site, roles: list[str], depth: int, grid: tuple[int, ...]) -> MergePlan | None:
-        if not roles:
+    def _plan(self, x: Tensor, place: Place) -> MergePlan | None:
+        """The plan for (B, N, C) tokens; what is no tensor was settled before, if the model is compiled."""
+        if not place.roles:
             return None
-        ctx = self._planner.context(site, roles[0], depth, grid)
-        plan, made = self._planner.plan(x, ctx, self._halves(len(x)))
+        call = self._calls.get(place.key)
+        if call is None:
+            frame = place.site.frame
+            call = self._visit(place, Tokens.of(x, (x.shape[1],) if frame is None else self._grids[frame]))
+        plan = self._planner.plan(x, call.turn)
+        call.runs += 1
         for observer in self._observers:
-            observer(x, ctx, plan, made)
-        merges = plan is not None and plan.num_groups < plan.num_tokens
-        ratio = getattr(self.strategy, "ratio", None)
-        asked = ratio(ctx) if isinstance(ratio, RatioSchedule) else None
-        for role in roles:
-            tally = self._tallies[site.name, role]
-            tally.plans += made
-            after = plan.num_groups if plan is not None else x.shape[1]
-            tally.count(grid, ctx.step, x.shape[1], after, asked)
-            if made:
-                self._note(tally, ctx, plan)
-            if plan is not None and merges:
-                self._newest[site.name, role] = (plan, grid)
-        return plan if merges else None
+            observer(x, call.ctx, plan, call.made)
+        return plan if plan is not None and plan.num_groups < plan.num_tokens else None
+
+    def _visit(self, place: Place, tokens: Tokens) -> Call:
+        ctx = self._planner.context(place.site, place.roles[0], place.depth, tokens.grid)
+        turn = self._planner.turn(ctx, tokens, self._halves(tokens.batch))
+        self._calls[place.key] = Call(place, ctx, tokens, turn, made=turn.due)
+        return self._calls[place.key]
 
     def _halves(self, batch: int) -> int:
         guided = "cfg" in self._share and getattr(self._pipe, "do_classifier_free_guidance", True)
@@ -252,52 +296,7 @@ class MergeSession:
             raise ValueError(f"share='cfg' takes rows [uncond, cond], so an even batch; given {batch}")
         return 2 if guided else 1
 
-    def _note(self, tally: Tally, ctx: LayerContext, plan: MergePlan | None) -> None:
-        if plan is None:
-            tally.notes["the strategy left it alone"] = None
-        elif plan.num_groups == plan.num_tokens:
-            tally.notes["every token was kept (M = N)"] = None
-        if self.strategy.batch_shared:
-            tally.notes["batch-shared"] = None
-        for schedule in schedules(self.strategy):
-            size = schedule(ctx)
-            if isinstance(size, tuple) and any(s > g for s, g in zip(size, ctx.grid, strict=True)):
-                cut = tuple(min(s, g) for s, g in zip(size, ctx.grid, strict=True))
-                tally.notes[f"window {_times(size)} cut to {_times(cut)}"] = None
 
-    def _note_left_out(self, sites: list[Site]) -> None:
-        merged = {site.name for site in sites}
-        for (name, role), tally in self._tallies.items():
-            if name not in merged:
-                tally.notes[f"level {tally.site.level} is left out (levels={self.options.levels})"] = None
-            elif role not in tally.site.roles and role != "key_value":
-                tally.notes[f"this block has no {role}"] = None
-
-
-def _strategy(spec: Any, settings: Mapping[str, Any]) -> MergeStrategy:  # noqa: ANN401
-    """The strategy that ``spec`` means, with further settings; an unknown one is told from the session's own options."""
-    if isinstance(spec, MergeStrategy):
-        for name in settings:
-            one_of(name, [*(f.name for f in dataclasses.fields(spec)), *OPTIONS], "option")
-        return dataclasses.replace(spec, **settings)
-    spec = {"name": spec} if isinstance(spec, str) else spec
-    if not isinstance(spec, Mapping) or "name" not in spec:
-        return make("strategy", spec)
-    known = inspect.signature(part_class("strategy", str(spec["name"]))).parameters
-    for name in settings:
-        one_of(name, [*known, *OPTIONS], "option")
-    return make("strategy", {**spec, **settings})
-
-
-def _denoiser(target: Any) -> tuple[Any, nn.Module]:  # noqa: ANN401
-    """The pipeline, if ``target`` is one, and the module whose sites are merged."""
-    if isinstance(target, nn.Module):
-        return None, target
-    for part in ("unet", "transformer"):
-        if isinstance(getattr(target, part, None), nn.Module):
-            return target, getattr(target, part)
-    raise ValueError(f"a pipeline with a unet or transformer, or a model, can be merged; given {type(target).__name__}")
-
-
-def _times(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size))
+def _shapes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """What of a call decides which tokens go where."""
+    return tuple((t.shape, t.dtype, t.device) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))

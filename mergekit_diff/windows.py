@@ -2,10 +2,11 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,10 +30,6 @@ class Windows:
     groups: tuple[Tensor, ...]
     back: Tensor
 
-    def split(self, x: Tensor) -> Iterator[Tensor]:
-        """(B, N, C) to a (B, W, k, C) for each group, one after the other."""
-        return (x.index_select(1, g.flatten()).view(len(x), *g.shape, -1) for g in self.groups)
-
     def join(self, values: list[Tensor]) -> Tensor:
         """A (B, W, k) for each group to (B, N), in the order of the tokens."""
         return torch.cat([v.flatten(1) for v in values], 1).index_select(1, self.back)
@@ -40,12 +37,20 @@ class Windows:
 
 def windows(ctx: LayerContext, schedule: WindowSchedule, device: torch.device) -> Windows:
     """The windows that ``schedule`` asks for here; a window larger than the grid is cut to it."""
-    size, offset = schedule(ctx), schedule.offset(ctx)
-    return _partition(ctx.grid, size, offset, device)
+    return Windows(*_tensors(ctx.grid, schedule(ctx), schedule.offset(ctx), device))
+
+
+@torch.compiler.assume_constant_result
+def _tensors(*given: Any) -> tuple[tuple[Tensor, ...], Tensor]:  # noqa: ANN401
+    """A compiler takes the windows as they are, and not every step of their making."""
+    return _partition(*given)
 
 
 @lru_cache(maxsize=256)
-def _partition(grid: tuple[int, ...], size: tuple[int, ...], offset: tuple[int, ...], device: torch.device) -> Windows:
+def _partition(
+    grid: tuple[int, ...], size: tuple[int, ...], offset: tuple[int, ...], device: torch.device
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The groups and the way back of :class:`Windows`."""
     cuts = [[0, *range(s - o % s, n, s), n] for n, s, o in zip(grid, size, offset, strict=True)]
     tokens = torch.arange(math.prod(grid)).view(grid)
     by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
@@ -55,7 +60,7 @@ def _partition(grid: tuple[int, ...], size: tuple[int, ...], offset: tuple[int, 
     groups = [batch for g in by_shape.values() for batch in torch.stack(g).split(max(1, BATCH // len(g[0])))]
     back = torch.empty(tokens.numel(), dtype=torch.long)
     back[torch.cat([g.flatten() for g in groups])] = torch.arange(tokens.numel())
-    return Windows(tuple(g.to(device) for g in groups), back.to(device))
+    return tuple(g.to(device) for g in groups), back.to(device)
 
 
 def merge_in_windows(
@@ -75,7 +80,7 @@ def merge_in_windows(
     share = ratio(ctx)
     parts = windows(ctx, window, x.device)
     targets, shares, kept = [], [], 0
-    for indices, tokens in zip(parts.groups, parts.split(x), strict=True):
+    for indices in parts.groups:
         count, k = indices.shape
         r = min(round(share * k), k - 1)
         kept += count * (k - r)
@@ -84,6 +89,7 @@ def merge_in_windows(
             targets.append(indices)
             shares.append(torch.ones_like(indices, dtype=torch.float32))
             continue
+        tokens = x.index_select(1, indices[0].flatten()).view(*indices.shape, -1)
         chosen, similarity = choose(tokens, indices)
         is_rep = torch.arange(k, device=x.device) == chosen
         sources = top(similarity.masked_fill(is_rep, -torch.inf), r)

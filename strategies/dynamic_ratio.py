@@ -63,13 +63,17 @@ class DynamicRatio(MergeStrategy):
         """A ratio that looks at the content of the whole batch ties its rows together."""
         return self.threshold is not None or self.inner.batch_shared
 
+    def unwrap(self) -> MergeStrategy:
+        """The inner strategy with this ratio; with a threshold, this one, since the ratio is known only with the tokens."""
+        return dataclasses.replace(self.inner, ratio=self.ratio).unwrap() if self.threshold is None else self
+
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan | None:
         """The inner strategy's plan at the ratio of this moment."""
-        ratio = self.ratio(ctx)
-        if self.threshold is not None:
-            n = x.shape[1]
-            kept = math.ceil(n * (1 - redundancy(x, ctx.grid, self.threshold)) / self.quantum) * self.quantum
-            ratio = min(ratio, max(0.0, 1 - kept / n))
+        if self.threshold is None:
+            return self.unwrap().plan(x, ctx)
+        n = x.shape[1]
+        kept = math.ceil(n * (1 - redundancy(x, ctx.grid, self.threshold)) / self.quantum) * self.quantum
+        ratio = min(self.ratio(ctx), max(0.0, 1 - kept / n))
         return dataclasses.replace(self.inner, ratio=Constant(ratio)).plan(x, ctx)
 
 

@@ -1,0 +1,108 @@
+"""What became of every call of a site, entered once the denoiser has returned: numbers and notes for the report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .components import LayerContext, MergeStrategy, RatioSchedule
+from .plan import MergePlan
+from .planner import Tokens, Turn
+from .report import MergeReport, Tally
+from .settling import schedules
+from .sites import Site
+
+
+@dataclass(frozen=True)
+class Place:
+    """One plan of one site, and the roles that share it; ``depth`` sites come before."""
+
+    site: Site
+    roles: tuple[str, ...]
+    depth: int
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Name and roles."""
+        return self.site.name, *self.roles
+
+
+@dataclass
+class Call:
+    """A place in one call of the denoiser.
+
+    Args:
+        place: which.
+        ctx: where and when, without noise.
+        tokens: what it is given.
+        turn: the plan that holds or is due.
+        made: whether the plan is made in this call.
+        runs: how often the block ran in it.
+    """
+
+    place: Place
+    ctx: LayerContext
+    tokens: Tokens
+    turn: Turn
+    made: bool
+    runs: int = 0
+
+
+class Ledger:
+    """The tallies of a session.
+
+    Args:
+        strategy: asked for the ratio that it wants.
+        sites: all of the model's.
+        roles: of the session.
+    """
+
+    def __init__(self, strategy: MergeStrategy, sites: Sequence[Site], roles: Sequence[str]) -> None:
+        self.strategy = strategy
+        self.newest: dict[tuple[str, str], tuple[MergePlan, tuple[int, ...]]] = {}
+        self._tallies = {(s.name, role): Tally(s, role) for s in sites for role in roles}
+
+    def report(self) -> MergeReport:
+        """As the session's."""
+        return MergeReport(list(self._tallies.values()))
+
+    def enter(self, call: Call) -> None:
+        """Count one call; one in which the block did not run, or failed to plan, counts nothing."""
+        if call.runs == 0:
+            return
+        plan, grid, before = call.turn.plan, call.tokens.grid, call.tokens.number
+        ratio = getattr(self.strategy, "ratio", None)
+        asked = ratio(call.ctx) if isinstance(ratio, RatioSchedule) else None
+        after = before if plan is None else plan.num_groups
+        for role in call.place.roles:
+            tally = self._tallies[call.place.site.name, role]
+            tally.plans += call.made
+            for _ in range(call.runs):
+                tally.count(grid, call.ctx.step, before, after, asked)
+            if call.made:
+                self._note(tally, call.ctx, plan)
+            if plan is not None and after < before:
+                self.newest[call.place.site.name, role] = (plan, grid)
+
+    def note_left_out(self, merged: set[str], levels: int | None) -> None:
+        """Say of the sites that are not in ``merged``, and of roles that a block does not have, why nothing happens there."""
+        for (name, role), tally in self._tallies.items():
+            if name not in merged:
+                tally.notes[f"level {tally.site.level} is left out (levels={levels})"] = None
+            elif role not in tally.site.roles and role != "key_value":
+                tally.notes[f"this block has no {role}"] = None
+
+    def _note(self, tally: Tally, ctx: LayerContext, plan: MergePlan | None) -> None:
+        if plan is None:
+            tally.notes["the strategy left it alone"] = None
+        elif plan.num_groups == plan.num_tokens:
+            tally.notes["every token was kept (M = N)"] = None
+        if self.strategy.batch_shared:
+            tally.notes["batch-shared"] = None
+        for schedule in schedules(self.strategy):
+            size = schedule(ctx)
+            if isinstance(size, tuple) and any(s > g for s, g in zip(size, ctx.grid, strict=True)):
+                cut = tuple(min(s, g) for s, g in zip(size, ctx.grid, strict=True))
+                tally.notes[f"window {_times(size)} cut to {_times(cut)}"] = None
+
+
+def _times(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))

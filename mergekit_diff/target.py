@@ -1,0 +1,46 @@
+"""What ``merging`` is given: which strategy a word means, which module of a pipeline is merged, and which one cannot be."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from .components import MergeStrategy, make, one_of, part_class
+from .options import NAMES as OPTIONS
+
+
+def strategy_of(spec: Any, settings: Mapping[str, Any]) -> MergeStrategy:  # noqa: ANN401
+    """The strategy that ``spec`` means, with further settings; an unknown one is told from the session's own options."""
+    if isinstance(spec, MergeStrategy):
+        for name in settings:
+            one_of(name, [*(f.name for f in dataclasses.fields(spec)), *OPTIONS], "option")
+        return dataclasses.replace(spec, **settings)
+    spec = {"name": spec} if isinstance(spec, str) else spec
+    if not isinstance(spec, Mapping) or "name" not in spec:
+        return make("strategy", spec)
+    known = inspect.signature(part_class("strategy", str(spec["name"]))).parameters
+    for name in settings:
+        one_of(name, [*known, *OPTIONS], "option")
+    return make("strategy", {**spec, **settings})
+
+
+def denoiser_of(target: Any) -> tuple[Any, nn.Module]:  # noqa: ANN401
+    """The pipeline, if ``target`` is one, and the module whose sites are merged."""
+    if isinstance(target, nn.Module):
+        return None, target
+    for part in ("unet", "transformer"):
+        if isinstance(getattr(target, part, None), nn.Module):
+            return target, getattr(target, part)
+    raise ValueError(f"a pipeline with a unet or transformer, or a model, can be merged; given {type(target).__name__}")
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a module, or one inside it, was compiled, by whichever of torch's three ways."""
+    return any(
+        getattr(m, "_compiled_call_impl", None) is not None
+        or hasattr(m, "_orig_mod")
+        or hasattr(vars(m).get("forward"), "_torchdynamo_orig_callable")
+        for m in model.modules()
+    )
