@@ -105,7 +105,7 @@ class MergePlan:
         return self._once(("repeat", len(x)), lambda: self.repeat(len(x)))
 
     def _once(self, name: object, derive: Callable[[], Any]) -> Any:  # noqa: ANN401
-        """What was derived under this name before, or is now; a ``functools.cached_property`` has a lock, which can't be compiled."""
+        """What was derived under this name before, or is now; ``cached_property`` has a lock, which cannot be compiled."""
         if name not in self._derived:
             self._derived[name] = derive()
         return self._derived[name]
