@@ -141,13 +141,18 @@ class RunFolder:
             raise ValueError(f"{path} is corrupt")
         return config
 
-    def write_config(self, study: Mapping[str, Any], command: list[str]) -> None:
+    def gates(self) -> dict[str, Any]:
+        """The decisions of gates that this run wrote down, by cell."""
+        return self.config().get("gates", {}) if (self.path / CONFIG).exists() else {}
+
+    def write_config(self, study: Mapping[str, Any], command: list[str], gates: Mapping[str, Any] | None = None) -> None:
         """Write down what makes this run again."""
         config = {
             "study": json.loads(json.dumps(study)),
             "command": shlex.join(["mergekit-diff", *command]),
             "git": provenance.git_commit(),
             "versions": provenance.versions(),
+            **({"gates": json.loads(json.dumps(gates))} if gates else {}),
         }
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         write_atomically(self.path / CONFIG, text.encode())

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from .folder import RunFolder, write_atomically
+from .gating import Gates, gated
 from .jobs import Job
 from .metrics import as_json, metrics
 from .picture import Made, as_tensor, make_picture, scheduled
@@ -20,10 +21,11 @@ class Generation:
         folder: where pictures, maps and rows go.
         pipe: the pipeline.
         names: the metrics of every picture; those of whole sets are left to :mod:`.finish`.
+        gates: what was decided for cells with a gate.
     """
 
-    def __init__(self, folder: RunFolder, pipe: Any, names: list[str]) -> None:  # noqa: ANN401
-        self.folder, self.pipe, self.names = folder, pipe, names
+    def __init__(self, folder: RunFolder, pipe: Any, names: list[str], gates: Gates) -> None:  # noqa: ANN401
+        self.folder, self.pipe, self.names, self.gates = folder, pipe, names, gates
         self._bases: dict[str, list[Tensor]] = {}
 
     def make(self, job: Job) -> Made:
@@ -33,7 +35,7 @@ class Generation:
             RuntimeError: the cell merged nothing though its ratio is above 0, or the picture came to nothing.
         """
         with scheduled(self.pipe, job.cell):
-            made = make_picture(self.pipe, job.cell, job.prompt, job.seed)
+            made = make_picture(self.pipe, gated(job.cell, self.gates), job.prompt, job.seed)
         if made.steps.latents and not made.steps.latents[-1].isfinite().all():
             raise RuntimeError(f"the latents are not finite numbers in {job.cell.study.dtype}")
         return made

@@ -91,7 +91,7 @@ def make_picture(pipe: Any, cell: Cell, prompt: str, seed: int, look: Look | Non
         warnings.filterwarnings("ignore", message="no token was merged")  # judged below, where the ratio asked is known
         with nullcontext() if cell.strategy is None else merging(pipe, cell.strategy, **(cell.merging or {})) as session:
             probe = Staleness(session) if session is not None and "staleness" in cell.study.probes else None
-            image = _call(pipe, cell, prompt, seed, steps, look)
+            image = call_pipeline(pipe, cell, prompt, seed, steps, look)
     if session is None:
         return Made(image, steps)
     report = session.report()
@@ -99,7 +99,16 @@ def make_picture(pipe: Any, cell: Cell, prompt: str, seed: int, look: Look | Non
     return Made(image, steps, counts, _sites(report), _maps(session))
 
 
-def _call(pipe: Any, cell: Cell, prompt: str, seed: int, steps: Steps, look: Look | None) -> Image.Image:  # noqa: ANN401
+def call_pipeline(
+    pipe: Any,  # noqa: ANN401
+    cell: Cell,
+    prompt: str,
+    seed: int,
+    steps: Steps | None = None,
+    look: Look | None = None,
+) -> Image.Image:
+    """One picture by a cell's settings, whatever merges meanwhile; arguments as in :func:`make_picture`."""
+    steps = Steps() if steps is None else steps
     height, width = cell.study.height_and_width()
     observed = "callback_on_step_end" in inspect.signature(pipe.__call__).parameters
     denoiser = getattr(pipe, "unet", None) or pipe.transformer

@@ -46,7 +46,8 @@ class Pictures(L.LightningModule):
         return DataLoader(range(len(self.jobs)), batch_size=None)  # pyright: ignore[reportArgumentType]
 
     def on_predict_start(self) -> None:
-        """To this process's own device."""
+        """To this process's own device, with the gates that the first process has."""
+        self.generation.gates = self.trainer.strategy.broadcast(self.generation.gates)
         if self.device.type == "cuda":
             self.generation.pipe.to(self.device)
 

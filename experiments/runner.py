@@ -11,6 +11,7 @@ from mergekit_diff import attach
 from .config import Study
 from .finish import finish
 from .folder import RunFolder, check_writable
+from .gating import Gates, decide, gated
 from .jobs import Job, jobs
 from .metrics import check_available
 from .models import check_model, identity, load_pipeline
@@ -54,12 +55,13 @@ def run(study: Study, command: list[str], fresh: bool = False) -> int:
         folder.check_config(study.record())
         folder.tidy(job.id for job in todo)
         anew = bool(missing(folder, todo))
+        gates = folder.gates() if pipe is None else decide(pipe, planned, folder.gates())
         if anew:
-            folder.write_config(study.record(), command)
-        reasons, lost = _make(folder, pipe, todo, study)
+            folder.write_config(study.record(), command, gates)
+        reasons, lost = _make(folder, pipe, todo, study, gates)
         complete = not _complain(folder, todo, reasons)
         if not lost:
-            finish(folder, study, planned, todo, pipe, anew, complete)
+            finish(folder, study, [gated(cell, gates) for cell in planned], todo, pipe, anew, complete)
         return 0 if complete else 1
 
 
@@ -120,20 +122,20 @@ def _share(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job]
     If a picture failed it still leaves with 0, since a launcher would end the first process before its report; that one
     counts the rows and leaves with 1. If a process was lost, this one may be the only one that can say what is missing.
     """
-    reasons, lost = _make(folder, _pipeline(study, planned), todo, study)
+    reasons, lost = _make(folder, _pipeline(study, planned), todo, study, {})
     for reason in reasons:
         complain(reason)
     return int(lost and _complain(folder, todo, []))
 
 
-def _make(folder: RunFolder, pipe: Any, todo: list[Job], study: Study) -> tuple[list[str], bool]:  # noqa: ANN401
+def _make(folder: RunFolder, pipe: Any, todo: list[Job], study: Study, gates: Gates) -> tuple[list[str], bool]:  # noqa: ANN401
     """Do the jobs; returns why some failed, and whether this process was told to end or lost another one."""
     if pipe is None:
         return [], False
     from .generation import Generation
     from .prediction import predict
 
-    return predict(Generation(folder, pipe, study.metrics), todo, study)
+    return predict(Generation(folder, pipe, study.metrics, gates), todo, study)
 
 
 def _complain(folder: RunFolder, todo: list[Job], reasons: list[str]) -> bool:

@@ -77,6 +77,7 @@ class Ledger:
             tally.plans += call.made
             for _ in range(call.runs):
                 tally.count(grid, call.ctx.step, before, after, asked)
+            tally.gate = call.turn.gate
             if call.made:
                 self._note(tally, call.ctx, plan)
             if plan is not None and after < before:

@@ -1,14 +1,15 @@
 """How a strategy is applied to a model: the options of ``merging``, checked."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .components import MergeStrategy, one_of
 from .sites import ROLES
 
 SHARE = ("cfg", "grid")
-GATES = ("none",)
+GATES = ("none", "auto")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Options:
         levels: merge on this many of the finest grids; None is the strategy's default, which may be all.
         share: "cfg": rows are [uncond, cond] and the conditional half's plan serves both; "grid": sites of one grid share a
             plan within a step.
-        gate: "none".
+        gate: "none" merges wherever it can; "auto" leaves alone a site where merging costs more time than it saves on this
+            device; the decisions of an earlier session, its ``gates()``, are taken again.
         seed: of all noise.
         strict: raise where a session that merged nothing would warn.
 
@@ -33,7 +35,7 @@ class Options:
     refresh: int | None = None
     levels: int | None = None
     share: Iterable[str] = ()
-    gate: str = "none"
+    gate: str | Mapping[str, Mapping[str, Any]] = "none"
     seed: int = 0
     strict: bool = False
 
@@ -43,7 +45,10 @@ class Options:
             if not self.roles:
                 raise ValueError(f"roles names at least one role; possible: {', '.join(ROLES)}")
         object.__setattr__(self, "share", _words(self.share, SHARE, "share"))
-        one_of(self.gate, GATES, "gate")
+        if not isinstance(self.gate, Mapping):
+            one_of(self.gate, GATES, "gate")
+        elif not all(isinstance(each, Mapping) and "merges" in each for each in self.gate.values()):
+            raise ValueError(f"gate is 'none', 'auto' or what a session's gates() returned; given {self.gate!r}")
         for name in ("refresh", "levels"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,7 @@ class Turn:
         settings: what the schedules returned.
         checked: the last step at which it was found to hold.
         due: whether it is still to be made.
+        gate: what a gate decided about it.
     """
 
     strategy: MergeStrategy
@@ -56,6 +58,7 @@ class Turn:
     checked: int
     due: bool = True
     plan: MergePlan | None = None
+    gate: Mapping[str, Any] | None = None
 
 
 class Planner:
@@ -122,14 +125,14 @@ class Planner:
     def plan(self, x: Tensor, turn: Turn) -> MergePlan | None:
         """The plan of a turn for (B, N, C) tokens, made if it is due."""
         if turn.due:
-            turn.plan = _make(x, turn)
+            turn.plan = make_plan(x, turn)
             turn.due = False
         return turn.plan
 
     @torch.no_grad()
     def fresh(self, x: Tensor, ctx: LayerContext, halves: int) -> MergePlan | None:
         """A plan made here and now, which is not kept."""
-        return _make(x, self._due(ctx, Tokens.of(x, ctx.grid), halves, self._settings(ctx)))
+        return make_plan(x, self._due(ctx, Tokens.of(x, ctx.grid), halves, self._settings(ctx)))
 
     def _settings(self, ctx: LayerContext) -> tuple[Any, ...]:
         """What the strategy's schedules return here and now."""
@@ -153,7 +156,8 @@ class Planner:
         return torch.rand(n, generator=torch.Generator().manual_seed(int.from_bytes(digest, "big")))
 
 
-def _make(x: Tensor, turn: Turn) -> MergePlan | None:
+def make_plan(x: Tensor, turn: Turn) -> MergePlan | None:
+    """The strategy's plan for (B, N, C) tokens, ready to be applied."""
     plan = turn.strategy.plan(x[len(x) // turn.halves * (turn.halves - 1) :], turn.ctx)
     if plan is None or plan.num_groups == plan.num_tokens:
         return plan

@@ -1,7 +1,7 @@
 """What was really merged: asked and granted, site by site, and why not."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ class Tally:
     Args:
         site: where.
         role: which submodule of it.
+        gate: what a gate decided.
         notes: why nothing was merged, or what was cut, in the order in which it was found.
         by_step: tokens and kept tokens of every step; of the newest image, where there were several.
     """
@@ -28,6 +29,7 @@ class Tally:
     plans: int = 0
     asked_sum: float = 0.0
     asked_calls: int = 0
+    gate: Mapping[str, Any] | None = None
     notes: dict[str, None] = field(default_factory=dict)
     by_step: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -44,7 +46,9 @@ class Tally:
         calls = max(self.calls, 1)
         asked = self.asked_sum / self.asked_calls if self.asked_calls else None
         granted = 1 - self.after / self.before if self.before else 0.0
-        notes = list(self.notes)
+        notes, gate = list(self.notes), self.gate
+        if gate is not None and not gate["merges"]:
+            notes.append(f"skipped: would save {gate['saves_ms']:.3g} ms a call and cost {gate['costs_ms']:.3g}")
         if self.calls == 0 and not notes:
             notes = ["never called"]
         if asked is not None and self.after < self.before and asked - granted > max(0.005, 1 / (self.before / calls)):
@@ -61,6 +65,7 @@ class Tally:
             "granted": granted,
             "plans": self.plans,
             "calls": self.calls,
+            "gain_ms": None if gate is None else gate["saves_ms"] - gate["costs_ms"],
             "note": "; ".join(notes),
             "by_step": dict(self.by_step),
         }
@@ -77,10 +82,12 @@ class MergeReport:
         self._rows = [t.row() for t in tallies]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """A row a site and role: site, role, stage, level, grid, tokens, kept, asked, granted, plans, calls, note, by_step.
+        """A row a site and role.
 
+        Its keys: site, role, stage, level, grid, tokens, kept, asked, granted, plans, calls, gain_ms, note, by_step.
         ``tokens`` and ``kept`` are means over the calls; ``by_step`` maps a step to (tokens, kept). ``asked`` is None where the
-        strategy has no ratio or was not asked.
+        strategy has no ratio or was not asked, ``gain_ms``, the milliseconds a call that merging was predicted to save, where
+        there is no gate.
         """
         return [dict(row) for row in self._rows]
 

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .clock import Clock
 from .components import LayerContext, MergeStrategy
+from .gate import Gate
 from .hooks import SiteHooks, argument, first_name
 from .ledger import Call, Ledger, Place
 from .options import NAMES as OPTIONS
@@ -40,7 +41,7 @@ def merging(
     refresh: int | None = None,
     levels: int | None = None,
     share: Iterable[str] = (),
-    gate: str = "none",
+    gate: str | Mapping[str, Mapping[str, Any]] = "none",
     seed: int = 0,
     strict: bool = False,
     **settings: Any,  # noqa: ANN401
@@ -54,7 +55,7 @@ def merging(
         refresh: a plan serves this many steps.
         levels: merge on this many of the finest grids.
         share: "cfg", "grid", both or none.
-        gate: "none".
+        gate: "none", "auto", or what ``gates()`` of an earlier session returned.
         seed: of all noise.
         strict: raise where a session that merged nothing would warn.
         **settings: the strategy's own, such as ``ratio=0.5``.
@@ -104,6 +105,7 @@ class MergeSession:
             by_grid="grid" in self._share,
             seed=self.options.seed,
         )
+        self._gate = None if self.options.gate == "none" else Gate(self.options.gate, self.options.refresh or 1)
         self._ledger = Ledger(strategy, found, self._roles)
         self._ledger.note_left_out({site.name for site in sites}, levels)
         self._grids: dict[nn.Module, tuple[int, ...]] = {}
@@ -127,6 +129,13 @@ class MergeSession:
     def plans(self) -> dict[tuple[str, str], tuple[MergePlan, tuple[int, ...]]]:
         """The newest plan, with its grid, of every (site, role) that had one."""
         return dict(self._ledger.newest)
+
+    def gates(self) -> dict[str, dict[str, Any]]:
+        """With a gate, what it decided for each site, its roles and number of tokens, and the milliseconds that it went by.
+
+        JSON can hold it, and ``gate`` takes it: the next session merges at the same sites, whatever the clock says.
+        """
+        return {} if self._gate is None else dict(self._gate.decided)
 
     def observe(self, observer: Observer) -> None:
         """Have a function called whenever a site has chosen its plan, for experiments that look on.
@@ -277,17 +286,20 @@ class MergeSession:
         call = self._calls.get(place.key)
         if call is None:
             frame = place.site.frame
-            call = self._visit(place, Tokens.of(x, (x.shape[1],) if frame is None else self._grids[frame]))
+            call = self._visit(place, Tokens.of(x, (x.shape[1],) if frame is None else self._grids[frame]), x)
         plan = self._planner.plan(x, call.turn)
         call.runs += 1
         for observer in self._observers:
             observer(x, call.ctx, plan, call.made)
         return plan if plan is not None and plan.num_groups < plan.num_tokens else None
 
-    def _visit(self, place: Place, tokens: Tokens) -> Call:
+    def _visit(self, place: Place, tokens: Tokens, x: Tensor | None = None) -> Call:
         ctx = self._planner.context(place.site, place.roles[0], place.depth, tokens.grid)
         turn = self._planner.turn(ctx, tokens, self._halves(tokens.batch))
-        self._calls[place.key] = Call(place, ctx, tokens, turn, made=turn.due)
+        made = turn.due
+        if self._gate is not None and made:
+            self._gate.pass_on(place, x, turn)
+        self._calls[place.key] = Call(place, ctx, tokens, turn, made and (turn.gate is None or turn.gate["merges"]))
         return self._calls[place.key]
 
     def _halves(self, batch: int) -> int:

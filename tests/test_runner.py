@@ -201,3 +201,28 @@ def test_generate_writes_base_merged_and_map_under_every_scheduler(scheduler, mo
     assert main(["generate", "a noto apple", *words]) == 0
     (picture,) = (tmp_path / "one").glob("*.png")
     assert str(picture) in capsys.readouterr().out
+
+
+def test_what_a_gate_decided_is_written_down_and_decides_after_a_resume(words, folder, monkeypatch):
+    from mergekit_diff import gate
+
+    def pays(place, x, turn, refresh):
+        return gate.Prediction(saves=2.0 if place.site.level == 0 else 0.0, costs=1.0)
+
+    monkeypatch.setattr(gate, "predict", pays)
+    assert main([*words, "merging.gate=auto"]) == 0
+    gates = yaml.safe_load((folder.path / "config.yaml").read_text())["gates"]
+    assert set(gates) == {"retom", "tomesd"}
+    assert {each["merges"] for each in gates["retom"].values()} == {True, False}
+    before = merged_pictures(folder)
+    retom = [row for row in folder.rows().values() if row["cell"] == "retom"]
+    assert all(any("skipped: would save 0" in note for note in row["notes"]) for row in retom)
+    folder.results.unlink()
+    monkeypatch.setattr(gate, "predict", lambda *_: pytest.fail("decided again"))
+    assert main([*words, "merging.gate=auto"]) == 0
+    assert merged_pictures(folder) == before
+
+
+def merged_pictures(folder):
+    rows = [row for row in folder.rows().values() if row["cell"] != "base"]
+    return {row["job"]: (row["tokens_after"], (folder.path / row["image"]).read_bytes()) for row in rows}

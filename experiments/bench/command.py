@@ -98,6 +98,8 @@ def _show(bench: Bench, found: list[dict[str, Any]]) -> None:
     else:
         show_table(f"{title(bench)}; medians of {bench.rounds} rounds", tables.time_table(found))
         show_table("Where the time goes, in one call over all sites", tables.parts_table(found))
+        if bench.gate != "none":
+            show_table("What the gate predicted, for a mean call", tables.gate_table(found))
         print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if not has_tomesd():
         print("the package tomesd is not installed, so it is not beside them")

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mergekit_diff.components import one_of
-from mergekit_diff.options import Options
+from mergekit_diff.options import GATES, Options
 from mergekit_diff.sites import ROLES
 
 from ..config import DTYPES
@@ -38,6 +38,7 @@ class Bench:
         at: one attention "layer" or one "block", both of the finest level, or a whole U-Net "step".
         levels: merge on this many of the finest levels of a step.
         roles: what merges in a block; None is every strategy's default.
+        gate: "auto" adds to every strategy a row in which sites where it does not pay are skipped, with the gain predicted.
         rounds: measurements of each variant.
         threads: of torch; None is torch's default.
         device: "auto", which takes CUDA if there is one, "cpu" or "cuda".
@@ -55,6 +56,7 @@ class Bench:
     at: str = "block"
     levels: int = 1
     roles: list[str] | None = None
+    gate: str = "none"
     rounds: int = 7
     threads: int | None = None
     device: str = "auto"
@@ -110,6 +112,9 @@ def check(bench: Bench) -> Bench:
         raise ValueError("refresh needs at least one number of steps, such as refresh=[1,20]")
     for steps in bench.refresh:
         Options(refresh=steps)
+    one_of(bench.gate, GATES, "gate")
+    if bench.gate != "none" and (len(bench.refresh) > 1 or bench.what != "time"):
+        raise ValueError(f"gate={bench.gate} weighs time at one refresh: what=time, refresh=20, say")
     _check_roles(bench)
     _check_pixels(bench)
     return bench

@@ -27,7 +27,8 @@ def rows(variants: Sequence[Variant], refresh: Sequence[int], counts: Mapping[st
     found = []
     for variant, steps in _lines(variants, refresh):
         row = {"variant": variant.name, "refresh": steps} | _counted(variant, steps, counts)
-        found.append(row | (_timed(variant, steps, times) if times is not None else {}))
+        row |= _timed(variant, steps, times) if times is not None else {}
+        found.append(row | _gated(variant))
     return found
 
 
@@ -82,12 +83,22 @@ def _counted(variant: Variant, steps: int | None, counts: Mapping[str, Counts]) 
     }
 
 
+def _gated(variant: Variant) -> dict[str, Any]:
+    """What a gate decided: sites that merge, of how many, and the milliseconds that they were predicted to gain together."""
+    if variant.gates is None:
+        return {"merging_sites": None, "predicted_gain_ms": None}
+    open_ = [each for each in variant.gates.values() if each["merges"]]
+    gain = sum(each["saves_ms"] - each["costs_ms"] for each in open_)
+    return {"merging_sites": [len(open_), len(variant.gates)], "predicted_gain_ms": gain}
+
+
 def _timed(variant: Variant, steps: int | None, times: Times) -> dict[str, Any]:
     own = _series(times, variant.name, steps)
     row: dict[str, Any] = {f"{key}_ms": 1000 * float(np.median(own[key])) for key in ("wall", "cpu", *PARTS)}
     against = [name for name in dict.fromkeys([BASE, variant.floor, TOMESD]) if name in times]
     for key in ("wall", "cpu"):
         row[f"{key}_ratio"] = {name: paired(own[key], _series(times, name, 1)[key]) for name in against}
+    row["gain_ms"] = 1000 * float(np.median(_series(times, BASE, 1)["wall"] - own["wall"]))
     row["speedup"] = 1 / row["wall_ratio"][BASE][0]
     base, floor = (_series(times, name, 1)["wall"] for name in (BASE, variant.floor or BASE))
     row["share"] = share_of_gain(base, own["wall"], floor)

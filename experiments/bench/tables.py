@@ -17,6 +17,13 @@ def time_table(rows: Sequence[Row]) -> list[list[str]]:
     return [[*head, "floor's gain kept"], *[[*_name(row), *_times(row, peer)] for row in rows]]
 
 
+def gate_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Heading and a row for every variant with a gate: sites that merge, the gain that was predicted, and the measured one."""
+    head = ["variant", "plan every", "sites that merge", "predicted gain ms", "measured gain ms"]
+    gated = [row for row in rows if row["merging_sites"] is not None]
+    return [head, *[[*_name(row), "{} of {}".format(*row["merging_sites"]), *_gains(row)] for row in gated]]
+
+
 def parts_table(rows: Sequence[Row]) -> list[list[str]]:
     """Heading and a row a variant: tokens, the parts of the time over all sites, operations, memory."""
     head = ["variant", "plan every", "tokens", "plan ms", "merge ms", "merged layers ms", "unmerge ms", "GFLOP", "peak MiB"]
@@ -60,6 +67,10 @@ def _times(row: Row, peer: bool) -> list[str]:
 def _parts(row: Row) -> list[str]:
     cells = [_number(row[f"{part}_ms"], 2) for part in ("plan", "merge", "attention", "unmerge")]
     return [*_name(row), _tokens(row), *cells, _number(row["flops"], 1, 1e9), _number(row["peak_bytes"], 0, 2**20)]
+
+
+def _gains(row: Row) -> list[str]:
+    return [_number(row["predicted_gain_ms"], 1), _number(row["gain_ms"], 1)]
 
 
 def _operations(row: Row) -> list[str]:

@@ -16,7 +16,7 @@ from ..rehearsal import rehearse
 from .config import Bench
 from .peers import TOMESD, floor, has_tomesd, hooked, tomesd
 
-BASE, FLOOR = "base", "floor"
+BASE, FLOOR, GATED = "base", "floor", "gated"
 Entries = Mapping[str, tuple[MergeStrategy, tuple[str, ...]]]
 """Strategies with the roles that they merge in, by the name of their rows."""
 
@@ -29,6 +29,7 @@ class Variant:
         name: what the table calls it.
         attach: makes a model run so, while the context lasts; its value tells tokens before and after merging.
         keeps: whether a second call may go on with the first one's plan.
+        gates: filled by the first run with what a gate decided; None where there is none.
         floor: the variant that is as fast as any strategy can be in the same roles; None for the base.
     """
 
@@ -36,6 +37,7 @@ class Variant:
     attach: Callable[[nn.Module], AbstractContextManager[Callable[[], tuple[int, int]]]]
     keeps: bool = False
     floor: str | None = None
+    gates: dict[str, dict[str, Any]] | None = None
 
 
 def named_strategies(bench: Bench) -> Entries:
@@ -72,7 +74,9 @@ def variants(bench: Bench, entries: Entries, latents: Sequence[int]) -> list[Var
     if has_tomesd() and "key_value" not in own:
         choose = tomesd(bench.ratio, latents)
         found.append(Variant(TOMESD, lambda model: hooked(model, own, bench.levels, choose), floor=FLOOR))
-    return found + [_ours(bench, name, *entry) for name, entry in entries.items()]
+    for name, entry in entries.items():
+        found += [_ours(bench, name, *entry), *[_gated(bench, f"{name} {GATED}", *entry)] * (bench.gate == "auto")]
+    return found
 
 
 def all_roles(bench: Bench, entries: Entries) -> list[str]:
@@ -116,3 +120,17 @@ def _ours(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, ..
             yield lambda: session.report().tokens
 
     return Variant(name, attach, keeps=max(bench.refresh) > 1, floor=_floor_name(bench, roles))
+
+
+def _gated(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, ...]) -> Variant:
+    gates: dict[str, dict[str, Any]] = {}
+
+    @contextmanager
+    def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:
+        steps, gate = (2, gates) if gates else (bench.refresh[0], "auto")  # decided at the first run, for so many steps a plan
+        with merging(model, strategy, roles=roles, refresh=steps, levels=bench.levels, gate=gate) as session:
+            yield lambda: session.report().tokens
+            gates.update(session.gates())
+
+    floor = _floor_name(bench, roles)
+    return Variant(name, attach, keeps=bench.refresh[0] > 1, floor=floor, gates=gates)

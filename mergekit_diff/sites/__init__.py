@@ -28,6 +28,7 @@ class Site:
         grid: reads the grid off the frame's first argument.
         stage: "down", "mid" or "up" of a U-Net, else None.
         level: 0 for the finest grid that has attention in the model, 1 for the next.
+        key_value_maps: the submodules of an attention that make its keys and values.
         key_value: the argument by which the self-attention takes tokens for its keys and values.
         passes: arguments that are handed on as they are, since they run over other tokens than the site's.
         refuses: arguments that would be wrong on merged tokens whatever their shape.
@@ -40,6 +41,7 @@ class Site:
     grid: Callable[[Tensor], tuple[int, ...]] = spatial
     stage: str | None = None
     level: int = 0
+    key_value_maps: frozenset[str] = field(default=frozenset({"to_k", "to_v"}))
     key_value: str = "encoder_hidden_states"
     passes: frozenset[str] = field(default=frozenset({"encoder_hidden_states"}))
     refuses: frozenset[str] = field(default=frozenset())
