@@ -76,10 +76,6 @@ class MergeStrategy(Part):
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan | None:
         """The plan for (B, N, C) tokens, or None to leave this site alone."""
 
-    def unwrap(self) -> "MergeStrategy":
-        """The strategy that makes the plans: this one, unless it does no more than set another one's settings."""
-        return self
-
 
 class SimilarityMetric(Part):
     """How alike tokens are: larger is more alike."""

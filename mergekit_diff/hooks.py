@@ -65,6 +65,9 @@ class SiteHooks:
             kwargs = dict(kwargs)
             if key_value is not None:
                 kwargs[self.site.key_value] = key_value.merge(x)
+            keys = key_value or plan
+            if role == "self_attention" and keys is not None and keys.proportional:
+                kwargs[self.site.key_bias] = keys.key_bias(len(x)).to(x.dtype)
             merged = x if plan is None else plan.merge(x)
             if args:
                 return (merged, *args[1:]), kwargs

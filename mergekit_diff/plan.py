@@ -20,6 +20,8 @@ class MergePlan:
         assign: (B, N) int64, the group of every token, in [0, M).
         rep: (B, M) int64, the token that stands for every group.
         weight: (B, N) share of every token in its group, summing to 1 in each group; None is the plain mean.
+        proportional: whether a merged key counts as often in self-attention as it has tokens, by the logarithm of the group's
+            size added to its scores: proportional attention, Bolya et al. 2023, arXiv 2210.09461.
 
     Raises:
         ValueError: the tensors' shapes do not fit together.
@@ -28,6 +30,7 @@ class MergePlan:
     assign: Tensor
     rep: Tensor
     weight: Tensor | None = None
+    proportional: bool = False
     _derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -85,16 +88,24 @@ class MergePlan:
         """The rows of the tokens that stand for the groups, never an average: (B, N, C) to (B, M, C)."""
         return _rows(x, self._for(x, self.num_tokens)._flat_rep, self.num_groups)
 
+    def key_bias(self, batch: int) -> Tensor:
+        """(batch, 1, M) logarithms of the groups' sizes, which proportional attention adds to the scores of their keys."""
+        return self._once(("key bias", batch), lambda: self._log_sizes().expand(batch, -1)[:, None])
+
+    def _log_sizes(self) -> Tensor:
+        sizes = self.rep.new_zeros(self.rep.shape, dtype=torch.float32)
+        return sizes.scatter_add_(1, self.assign, torch.ones_like(self.assign, dtype=torch.float32)).log()
+
     def prepared(self, batch: int) -> "MergePlan":
         """The plan for ``batch`` rows with the order of its rows derived, so that its first use costs no more than the next."""
         plan = self if batch == len(self.assign) else self.repeat(batch // len(self.assign))
-        _ = plan._order, plan._flat_assign
+        _ = plan._order, plan._flat_assign, plan.proportional and plan.key_bias(batch)
         return plan
 
     def repeat(self, times: int) -> "MergePlan":
         """The plan for a batch that repeats this one's rows: (B, N) to (times * B, N)."""
         weight = None if self.weight is None else self.weight.repeat(times, 1)
-        return MergePlan(self.assign.repeat(times, 1), self.rep.repeat(times, 1), weight)
+        return MergePlan(self.assign.repeat(times, 1), self.rep.repeat(times, 1), weight, self.proportional)
 
     def _for(self, x: Tensor, tokens: int) -> "MergePlan":
         batch = len(self.assign)

@@ -140,7 +140,7 @@ class Planner:
 
     def _due(self, ctx: LayerContext, tokens: Tokens, halves: int, settings: tuple[Any, ...]) -> Turn:
         if settings not in self._settled:
-            self._settled[settings] = settled(self.strategy.unwrap(), ctx)
+            self._settled[settings] = settled(self.strategy, ctx)
         ctx = dataclasses.replace(ctx, noise=self._noise(ctx, tokens.number).to(tokens.device))
         return Turn(self._settled[settings], ctx, halves, tokens, self.clock.image, settings, ctx.step)
 

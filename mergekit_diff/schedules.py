@@ -9,6 +9,11 @@ from .components import LayerContext, RatioSchedule, WindowSchedule, one_of, reg
 Size = int | tuple[int, ...]
 
 
+def _check_ratio(field: str, value: float) -> None:
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"a merge ratio is in [0, 1); given {field} = {value}")
+
+
 @register("constant")
 @dataclass(frozen=True)
 class Constant(RatioSchedule):
@@ -63,6 +68,18 @@ class ByDepth(_FromTo):
 
     def __call__(self, ctx: LayerContext) -> float:
         return self._between(ctx.depth / max(ctx.num_sites - 1, 1))
+
+
+@register("by-role")
+@dataclass(frozen=True)
+class ByRole(RatioSchedule):
+    """One ratio for keys and values (the role "key_value") and another for all other roles, whose plan merges the queries."""
+
+    key_value: RatioSchedule = Constant(0.75)
+    others: RatioSchedule = Constant(0.5)
+
+    def __call__(self, ctx: LayerContext) -> float:
+        return (self.key_value if ctx.role == "key_value" else self.others)(ctx)
 
 
 @register("step")
@@ -191,8 +208,3 @@ class Shifted(WindowSchedule):
         """Half a window at odd sites or steps."""
         odd = (ctx.depth if self.by == "depth" else ctx.step) % 2
         return tuple(odd * (side // 2) for side in self(ctx))
-
-
-def _check_ratio(field: str, value: float) -> None:
-    if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"a merge ratio is in [0, 1); given {field} = {value}")

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, register
+from mergekit_diff.components import LayerContext, RatioSchedule, register
 from mergekit_diff.plan import MergePlan
 from mergekit_diff.schedules import Constant, Linear
 
-from .retom import ReToM
+from .wrapper import Wrapper
 
 
 @register("dynamic-ratio")
 @dataclass(frozen=True)
-class DynamicRatio(MergeStrategy):
+class DynamicRatio(Wrapper):
     """Another strategy at a ratio of its own: by timestep, or by how much of the picture repeats itself.
 
     The third question that ReToM leaves open (arXiv 2507.12771). One ratio serves the whole batch, so that shapes stay equal.
@@ -30,47 +30,25 @@ class DynamicRatio(MergeStrategy):
     """
 
     ratio: RatioSchedule = Linear(0.75, 0.25)
-    inner: MergeStrategy = ReToM()
     threshold: float | None = None
     quantum: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if "ratio" not in {f.name for f in dataclasses.fields(self.inner)}:
-            raise ValueError(f"strategy 'dynamic-ratio': inner has no ratio to set: {self.inner!r}")
         if self.threshold is not None and not -1 <= self.threshold <= 1:
             raise ValueError(f"strategy 'dynamic-ratio': threshold is a cosine in [-1, 1]; given {self.threshold}")
         if self.quantum < 1:
             raise ValueError(f"strategy 'dynamic-ratio': quantum is at least 1; given {self.quantum}")
 
     @property
-    def roles(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Those of the inner strategy, as are ``refresh`` and ``levels``."""
-        return self.inner.roles
-
-    @property
-    def refresh(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the inner strategy."""
-        return self.inner.refresh
-
-    @property
-    def levels(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Those of the inner strategy."""
-        return self.inner.levels
-
-    @property
     def batch_shared(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """A ratio that looks at the content of the whole batch ties its rows together."""
         return self.threshold is not None or self.inner.batch_shared
 
-    def unwrap(self) -> MergeStrategy:
-        """The inner strategy with this ratio; with a threshold, this one, since the ratio is known only with the tokens."""
-        return dataclasses.replace(self.inner, ratio=self.ratio).unwrap() if self.threshold is None else self
-
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan | None:
         """The inner strategy's plan at the ratio of this moment."""
         if self.threshold is None:
-            return self.unwrap().plan(x, ctx)
+            return self.inner.plan(x, ctx)
         n = x.shape[1]
         kept = math.ceil(n * (1 - redundancy(x, ctx.grid, self.threshold)) / self.quantum) * self.quantum
         ratio = min(self.ratio(ctx), max(0.0, 1 - kept / n))

@@ -30,6 +30,7 @@ class Site:
         level: 0 for the finest grid that has attention in the model, 1 for the next.
         key_value_maps: the submodules of an attention that make its keys and values.
         key_value: the argument by which the self-attention takes tokens for its keys and values.
+        key_bias: the argument by which the self-attention takes (B, 1, keys) numbers that are added to its scores.
         passes: arguments that are handed on as they are, since they run over other tokens than the site's.
         refuses: arguments that would be wrong on merged tokens whatever their shape.
     """
@@ -43,6 +44,7 @@ class Site:
     level: int = 0
     key_value_maps: frozenset[str] = field(default=frozenset({"to_k", "to_v"}))
     key_value: str = "encoder_hidden_states"
+    key_bias: str = "attention_mask"
     passes: frozenset[str] = field(default=frozenset({"encoder_hidden_states"}))
     refuses: frozenset[str] = field(default=frozenset())
 
