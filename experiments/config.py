@@ -52,7 +52,7 @@ class Study:
     prompts: Any = "emoji-8"
     seeds: int = 1
     steps: int = 20
-    guidance: float = 3.0
+    guidance: float = 2.0
     strategy: dict[str, Any] = field(default_factory=lambda: {"name": "retom"})
     merging: Merging = field(default_factory=Merging)
     sweep: Any = field(default_factory=dict)

@@ -84,7 +84,7 @@ def test_another_study_in_the_folder_is_refused_and_fresh_starts_over(words, fol
     assert main(words) == 0
     before = lines(folder)
     assert main([*words, "guidance=5.0"]) == 2
-    assert "guidance is 3.0 there and 5.0 here" in capsys.readouterr().err
+    assert "guidance is 2.0 there and 5.0 here" in capsys.readouterr().err
     assert lines(folder) == before
     assert main([*words, "guidance=5.0", "--fresh"]) == 0
     assert len(lines(folder)) == JOBS

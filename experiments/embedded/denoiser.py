@@ -116,7 +116,7 @@ class Denoiser(L.LightningModule):
             drawn = self.pipeline()(
                 list(SHEET),
                 num_inference_steps=15,
-                guidance_scale=3.0,
+                guidance_scale=2.0,
                 height=side,
                 width=side,
                 generator=[torch.Generator().manual_seed(i) for i in range(len(SHEET))],

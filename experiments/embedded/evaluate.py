@@ -32,7 +32,7 @@ from ..statistics import bootstrap, by_cell, detectable, differences, interval
 from . import data, vae
 from .text import caption
 
-STEPS, GUIDANCE, BATCH = 20, 3.0, 8
+STEPS, GUIDANCE, BATCH = 20, 2.0, 8
 PICTURES, HELD_OUT_SEEDS, CANDIDATES, NAMED = 500, 4, 100, 32
 Made = tuple[str, int]
 
