@@ -30,12 +30,14 @@ class Moves:
         num_groups: M.
         merge: (B, N, C) to (B, M, C).
         unmerge: (B, M, C) to (B, N, C).
+        proportional: never; a plan may be.
     """
 
     num_tokens: int
     num_groups: int
     merge: Move
     unmerge: Move
+    proportional: bool = False
 
 
 Choose = Callable[[Tensor], Moves]

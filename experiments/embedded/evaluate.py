@@ -80,7 +80,7 @@ def draw(pipe: Any, folder: Path, wanted: Sequence[Made]) -> Path:  # noqa: ANN4
 
 def file(folder: Path, made: Made) -> Path:
     """Where a picture lies."""
-    return folder / f"{hashlib.sha256(repr(made).encode()).hexdigest()[:16]}.png"
+    return folder / f"{hashlib.sha256(repr((made, STEPS, GUIDANCE)).encode()).hexdigest()[:16]}.png"
 
 
 def real() -> tuple[Tensor, list[str]]:
