@@ -115,6 +115,7 @@ class MergeSession:
         self._calls: dict[tuple[str, ...], Call] = {}
         self._known: dict[Any, list[tuple[Place, Tokens]]] = {}
         self._compiled: Callable[..., Any] | None = None
+        self._own_forward: Callable[..., Any] | None = None
         self._ran: dict[tuple[str, int], Plans] = {}
         try:
             self._attach(sites)
@@ -168,7 +169,7 @@ class MergeSession:
         """
         if self._compiled is not None:
             raise RuntimeError("this session is compiled already")
-        eager = self.model.forward
+        eager, self._own_forward = self.model.forward, vars(self.model).get("forward")
         compiled = self._compiled = torch.compile(eager, **{"fullgraph": True, "dynamic": False, **options})
 
         @functools.wraps(eager)
@@ -203,7 +204,9 @@ class MergeSession:
         for handle in self._handles:
             handle.remove()
         if self._compiled is not None:
-            vars(self.model).pop("forward")
+            del self.model.forward
+            if self._own_forward is not None:  # one that somebody else had put there
+                self.model.forward = self._own_forward
         self._handles, self._ran, self._calls, self._compiled = [], {}, {}, None
         _ATTACHED.discard(self.model)
 

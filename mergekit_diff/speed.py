@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,7 +40,7 @@ class Speed:
 
 def speed(device: torch.device, dtype: torch.dtype) -> Speed:
     """That of a device, measured the first time, which takes less than a second."""
-    return _speed(_name(device, dtype), device, dtype)
+    return Speed(**_remember(_name(device, dtype), lambda: asdict(_measure(device, dtype))))
 
 
 def seconds_of_plan(what: str, x: Tensor, plan: Callable[[], object]) -> float:
@@ -54,12 +53,6 @@ def seconds_of_plan(what: str, x: Tensor, plan: Callable[[], object]) -> float:
     """
     key = f"{_name(x.device, x.dtype)}, plan of {tuple(x.shape)} by {what}"
     return _remember(key, lambda: _seconds(plan, x.device))
-
-
-@cache
-def _speed(name: str, device: torch.device, dtype: torch.dtype) -> Speed:
-    found = _remember(name, lambda: asdict(_measure(device, dtype)))
-    return Speed(**found)
 
 
 def _measure(device: torch.device, dtype: torch.dtype) -> Speed:
@@ -100,7 +93,7 @@ def _name(device: torch.device, dtype: torch.dtype) -> str:
     if device.type == "cuda":
         what = torch.cuda.get_device_name(device)
     else:
-        what = f"{device.type} {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+        what = f"{device.type} of {platform.node()}, {torch.get_num_threads()} threads"
     return f"{what}, {dtype}, torch {torch.__version__}"
 
 
