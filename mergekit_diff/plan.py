@@ -124,11 +124,11 @@ class MergePlan:
     @property
     def _flat_assign(self) -> Tensor:
         """(B * N,) group of every token, counted through the batch."""
-        return self._once("flat assign", lambda: _through_batch(self.assign, self.num_groups))
+        return self._once("flat assign", lambda: through_batch(self.assign, self.num_groups))
 
     @property
     def _flat_rep(self) -> Tensor:
-        return self._once("flat rep", lambda: _through_batch(self.rep, self.num_tokens))
+        return self._once("flat rep", lambda: through_batch(self.rep, self.num_tokens))
 
     @property
     def _order(self) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -157,5 +157,6 @@ def _rows(x: Tensor, flat_index: Tensor, count: int) -> Tensor:
     return x.reshape(-1, x.shape[-1]).index_select(0, flat_index).view(len(x), count, x.shape[-1])
 
 
-def _through_batch(index: Tensor, rows: int) -> Tensor:
+def through_batch(index: Tensor, rows: int) -> Tensor:
+    """Indices into each row's ``rows`` tokens, counted through the batch: (B, n) to (B * n,)."""
     return (index + rows * torch.arange(len(index), device=index.device)[:, None]).flatten()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .components import LayerContext, RatioSchedule, WindowSchedule
-from .plan import MergePlan, pick, top
+from .plan import MergePlan, pick, through_batch, top
 
 BATCH = 4096  # tokens
 Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -79,6 +79,7 @@ def merge_in_windows(
     """
     share = ratio(ctx)
     parts = windows(ctx, window, x.device)
+    rows = x.reshape(-1, x.shape[-1])
     targets, shares, kept = [], [], 0
     for indices in parts.groups:
         count, k = indices.shape
@@ -89,7 +90,7 @@ def merge_in_windows(
             targets.append(indices)
             shares.append(torch.ones_like(indices, dtype=torch.float32))
             continue
-        tokens = x.index_select(1, indices[0].flatten()).view(*indices.shape, -1)
+        tokens = rows.index_select(0, through_batch(indices.flatten(1), x.shape[1])).view(*indices.shape, -1)
         chosen, similarity = choose(tokens, indices)
         is_rep = torch.arange(k, device=x.device) == chosen
         sources = top(similarity.masked_fill(is_rep, -torch.inf), r)
