@@ -16,10 +16,8 @@ def blocks(document: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.S)
 
 
-def test_contributing_strategy_merges_in_a_unet(monkeypatch):
-    from mergekit_diff import components
-
-    monkeypatch.setitem(components._REGISTRY, "strategy", dict(components._REGISTRY["strategy"]))
+@pytest.mark.usefixtures("registry")
+def test_contributing_strategy_merges_in_a_unet():
     namespace = {"__name__": "example"}
     exec(blocks("CONTRIBUTING.md")[0], namespace)
     assert "neighbours" in names("strategy")
