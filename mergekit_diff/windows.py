@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .components import LayerContext, RatioSchedule, WindowSchedule
+from .components import LayerContext, RatioSchedule, SimilarityMetric, WindowSchedule
 from .plan import MergePlan, pick, through_batch, top
 
 BATCH = 4096  # tokens
@@ -90,15 +90,55 @@ def merge_in_windows(
             targets.append(indices)
             shares.append(torch.ones_like(indices, dtype=torch.float32))
             continue
-        tokens = rows.index_select(0, through_batch(indices.flatten(1), x.shape[1])).view(*indices.shape, -1)
-        chosen, similarity = choose(tokens, indices)
-        is_rep = torch.arange(k, device=x.device) == chosen
-        sources = top(similarity.masked_fill(is_rep, -torch.inf), r)
-        targets.append(torch.where(sources, pick(indices, chosen), indices))
+        representative, is_rep, similarity = _match(rows, indices, x.shape[1], choose)
+        sources = top(similarity, r)
+        targets.append(torch.where(sources, representative, indices))
         if alpha is not None:
             shares.append(torch.where(sources, (1 - alpha) / r, torch.where(is_rep, alpha, 1.0)))
     weight = None if alpha is None else parts.join(shares)
     return MergePlan.from_target(parts.join(targets), kept, weight)
+
+
+def merge_over_grid(x: Tensor, ctx: LayerContext, window: WindowSchedule, ratio: RatioSchedule, choose: Choose) -> MergePlan:
+    """Merge the ``min(round(ratio * N), N - W)`` tokens of the grid that are most similar to one of their own window into it.
+
+    Windows of much detail keep their tokens and even ones give theirs; the merged token is the plain mean of its group.
+
+    Args:
+        x: (B, N, C) tokens.
+        ctx: where and when.
+        window: the W windows.
+        ratio: the share of the grid that is merged away.
+        choose: as in :func:`merge_in_windows`.
+    """
+    batch, n, channels = x.shape
+    parts = windows(ctx, window, x.device)
+    r = min(round(ratio(ctx) * n), n - sum(len(g) for g in parts.groups))
+    matched = [_match(x.reshape(-1, channels), g.expand(batch, *g.shape), n, choose) for g in parts.groups]
+    similarity = parts.join([similarity for _, _, similarity in matched])
+    target = parts.join([representative.expand(similarity.shape) for representative, _, similarity in matched])
+    return MergePlan.from_target(torch.where(top(similarity, r), target, torch.arange(n, device=x.device)), n - r)
+
+
+def _match(rows: Tensor, indices: Tensor, n: int, choose: Choose) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, W, 1) representatives, (B, W, k) which token that is, and every token's similarity to it, its own being -inf."""
+    tokens = rows.index_select(0, through_batch(indices.flatten(1), n)).view(*indices.shape, -1)
+    chosen, similarity = choose(tokens, indices)
+    is_rep = torch.arange(indices.shape[-1], device=rows.device) == chosen
+    return pick(indices, chosen), is_rep, similarity.masked_fill(is_rep, -torch.inf)
+
+
+def random_representative(metric: SimilarityMetric, noise: Tensor) -> Choose:
+    """The token of each window where (N,) ``noise`` is largest, the same for every row of the batch."""
+
+    def choose(tokens: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = noise[indices].argmax(-1, keepdim=True)
+        count, k = indices.shape[1:]
+        rows = chosen[0, :, 0] + k * torch.arange(count, device=tokens.device)
+        representatives = tokens.flatten(1, 2).index_select(1, rows)
+        return chosen, metric(tokens, representatives[:, :, None]).squeeze(-1)
+
+    return choose
 
 
 def check_alpha(alpha: float | None) -> None:
