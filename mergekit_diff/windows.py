@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .components import LayerContext, RatioSchedule, SimilarityMetric, WindowSchedule
+from .components import LayerContext, RatioSchedule, WindowSchedule
 from .plan import MergePlan, pick, through_batch, top
 
 BATCH = 4096  # tokens
@@ -35,9 +35,28 @@ class Windows:
         return torch.cat([v.flatten(1) for v in values], 1).index_select(1, self.back)
 
 
-def windows(ctx: LayerContext, schedule: WindowSchedule, device: torch.device) -> Windows:
-    """The windows that ``schedule`` asks for here; a window larger than the grid is cut to it."""
-    return Windows(*_tensors(ctx.grid, schedule(ctx), schedule.offset(ctx), device))
+def windows(ctx: LayerContext, schedule: WindowSchedule, device: torch.device, times: int = 1) -> Windows:
+    """The windows that ``schedule`` asks for here; a window larger than the grid is cut to it.
+
+    Args:
+        ctx: where and when.
+        schedule: size and offset.
+        device: where the indices are wanted.
+        times: blocks of so many windows along each axis instead.
+    """
+    return Windows(*_tensors(*_lattice(ctx, schedule, times), device))
+
+
+def windows_in_blocks(ctx: LayerContext, schedule: WindowSchedule, times: int) -> tuple[int, ...]:
+    """How many windows each block of ``windows(..., times=times)`` has, a number for each of its groups."""
+    return _counts(_lattice(ctx, schedule, 1), _lattice(ctx, schedule, times))
+
+
+def _lattice(ctx: LayerContext, schedule: WindowSchedule, times: int) -> tuple[tuple[int, ...], ...]:
+    """The grid, the size of a block of windows, and where the first window begins."""
+    size = schedule(ctx)
+    offset = tuple(o % s for o, s in zip(schedule.offset(ctx), size, strict=True))
+    return ctx.grid, tuple(times * s for s in size), offset
 
 
 @torch.compiler.assume_constant_result
@@ -61,6 +80,18 @@ def _partition(
     back = torch.empty(tokens.numel(), dtype=torch.long)
     back[torch.cat([g.flatten() for g in groups])] = torch.arange(tokens.numel())
     return tuple(g.to(device) for g in groups), back.to(device)
+
+
+@torch.compiler.assume_constant_result
+def _counts(*given: Any) -> tuple[int, ...]:  # noqa: ANN401
+    return _count(*given)
+
+
+@lru_cache(maxsize=256)
+def _count(small: tuple[tuple[int, ...], ...], blocks: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    cpu = torch.device("cpu")
+    first = {token for group in _partition(*small, cpu)[0] for token in group[:, 0].tolist()}
+    return tuple(len(first.intersection(group[0].tolist())) for group in _partition(*blocks, cpu)[0])
 
 
 def merge_in_windows(
@@ -90,55 +121,15 @@ def merge_in_windows(
             targets.append(indices)
             shares.append(torch.ones_like(indices, dtype=torch.float32))
             continue
-        representative, is_rep, similarity = _match(rows, indices, x.shape[1], choose)
-        sources = top(similarity, r)
-        targets.append(torch.where(sources, representative, indices))
+        tokens = rows.index_select(0, through_batch(indices.flatten(1), x.shape[1])).view(*indices.shape, -1)
+        chosen, similarity = choose(tokens, indices)
+        is_rep = torch.arange(k, device=x.device) == chosen
+        sources = top(similarity.masked_fill(is_rep, -torch.inf), r)
+        targets.append(torch.where(sources, pick(indices, chosen), indices))
         if alpha is not None:
             shares.append(torch.where(sources, (1 - alpha) / r, torch.where(is_rep, alpha, 1.0)))
     weight = None if alpha is None else parts.join(shares)
     return MergePlan.from_target(parts.join(targets), kept, weight)
-
-
-def merge_over_grid(x: Tensor, ctx: LayerContext, window: WindowSchedule, ratio: RatioSchedule, choose: Choose) -> MergePlan:
-    """Merge the ``min(round(ratio * N), N - W)`` tokens of the grid that are most similar to one of their own window into it.
-
-    Windows of much detail keep their tokens and even ones give theirs; the merged token is the plain mean of its group.
-
-    Args:
-        x: (B, N, C) tokens.
-        ctx: where and when.
-        window: the W windows.
-        ratio: the share of the grid that is merged away.
-        choose: as in :func:`merge_in_windows`.
-    """
-    batch, n, channels = x.shape
-    parts = windows(ctx, window, x.device)
-    r = min(round(ratio(ctx) * n), n - sum(len(g) for g in parts.groups))
-    matched = [_match(x.reshape(-1, channels), g.expand(batch, *g.shape), n, choose) for g in parts.groups]
-    similarity = parts.join([similarity for _, _, similarity in matched])
-    target = parts.join([representative.expand(similarity.shape) for representative, _, similarity in matched])
-    return MergePlan.from_target(torch.where(top(similarity, r), target, torch.arange(n, device=x.device)), n - r)
-
-
-def _match(rows: Tensor, indices: Tensor, n: int, choose: Choose) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, W, 1) representatives, (B, W, k) which token that is, and every token's similarity to it, its own being -inf."""
-    tokens = rows.index_select(0, through_batch(indices.flatten(1), n)).view(*indices.shape, -1)
-    chosen, similarity = choose(tokens, indices)
-    is_rep = torch.arange(indices.shape[-1], device=rows.device) == chosen
-    return pick(indices, chosen), is_rep, similarity.masked_fill(is_rep, -torch.inf)
-
-
-def random_representative(metric: SimilarityMetric, noise: Tensor) -> Choose:
-    """The token of each window where (N,) ``noise`` is largest, the same for every row of the batch."""
-
-    def choose(tokens: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = noise[indices].argmax(-1, keepdim=True)
-        count, k = indices.shape[1:]
-        rows = chosen[0, :, 0] + k * torch.arange(count, device=tokens.device)
-        representatives = tokens.flatten(1, 2).index_select(1, rows)
-        return chosen, metric(tokens, representatives[:, :, None]).squeeze(-1)
-
-    return choose
 
 
 def check_alpha(alpha: float | None) -> None:

@@ -1,36 +1,72 @@
-"""Local matching: ToMeSD's choice of the best pairs, without its search over the grid."""
+"""Local matching: ToMeSD's choice of the best pairs, without its search over the whole grid."""
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, SimilarityMetric, WindowSchedule, register
-from mergekit_diff.plan import MergePlan
+from mergekit_diff.plan import MergePlan, pick, through_batch, top
 from mergekit_diff.schedules import Constant, Fixed
 from mergekit_diff.similarity import Cosine
-from mergekit_diff.windows import merge_over_grid, random_representative
+from mergekit_diff.windows import Windows, windows, windows_in_blocks
 
 
 @register("local-match")
 @dataclass(frozen=True)
 class LocalMatch(MergeStrategy):
-    """Match every source with its own window's destination; the best pairs of the grid merge. This project (2026).
+    """Match every source with the nearest destination of its own block; the best pairs of the grid merge. This project (2026).
 
-    ToMeSD (Bolya and Hoffman 2023, arXiv 2303.17604) with the search for the nearest destination kept inside the window: time
-    grows with N instead of its square, and unlike ``retom`` even regions give more tokens than detailed ones.
+    ToMeSD (Bolya and Hoffman 2023, arXiv 2303.17604) with its search kept inside blocks, so that time and memory grow with N
+    instead of its square. Unlike ``retom``, even regions give more tokens than detailed ones.
 
     Args:
         ratio: share of all tokens that is merged away; at most the share of sources, 3/4 for 2x2.
-        window: holds one destination each, a random one.
-        metric: how alike two tokens are; the pairs of all windows are ranked by it.
+        stride: the windows that hold one random destination each.
+        reach: sides of a block, in windows of ``stride``; at least 1.
+        metric: how alike two tokens are; the pairs of all blocks are ranked by it.
     """
 
     levels = 1
 
     ratio: RatioSchedule = Constant(0.5)
-    window: WindowSchedule = Fixed(2)
+    stride: WindowSchedule = Fixed(2)
+    reach: int = 4
     metric: SimilarityMetric = Cosine()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reach < 1:
+            raise ValueError(f"reach is at least 1 window; given {self.reach}")
 
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
         """One random destination a window for (B, N, C) tokens, the same for every row of the batch."""
-        return merge_over_grid(x, ctx, self.window, self.ratio, random_representative(self.metric, ctx.noise))
+        batch, n, channels = x.shape
+        small, blocks = windows(ctx, self.stride, x.device), windows(ctx, self.stride, x.device, times=self.reach)
+        is_destination = _destinations(small, ctx.noise)
+        rows = x.reshape(-1, channels)
+        sources, scores, targets = [], [], []
+        for block, count in zip(blocks.groups, windows_in_blocks(ctx, self.stride, self.reach), strict=True):
+            order = is_destination[block].sort(descending=True, stable=True).indices
+            there, here = (block.gather(1, part).expand(batch, -1, -1) for part in (order[:, :count], order[:, count:]))
+            tokens = (rows.index_select(0, through_batch(i.flatten(1), n)).view(*i.shape, channels) for i in (here, there))
+            score, nearest = self.metric(*tokens).max(-1)
+            sources.append(here.flatten(1))
+            scores.append(score.flatten(1))
+            targets.append(pick(there, nearest).flatten(1))
+        return _merge_best(torch.cat(sources, 1), torch.cat(targets, 1), torch.cat(scores, 1), n, self.ratio(ctx))
+
+
+def _merge_best(sources: Tensor, targets: Tensor, scores: Tensor, n: int, ratio: float) -> MergePlan:
+    """The plan in which the best pairs of (B, S) merge, as many of them as the ratio of all n tokens asks for."""
+    r = min(round(ratio * n), sources.shape[1])
+    target = torch.arange(n, device=sources.device).repeat(len(sources), 1)
+    target.scatter_(1, sources, torch.where(top(scores, r), targets, sources))
+    return MergePlan.from_target(target, n - r)
+
+
+def _destinations(small: Windows, noise: Tensor) -> Tensor:
+    """(N,) uint8, 1 where the noise is the largest of its window."""
+    chosen = [g.gather(1, noise[g].argmax(-1, keepdim=True)).flatten() for g in small.groups]
+    found = torch.zeros(len(noise), dtype=torch.uint8, device=noise.device)
+    return found.index_fill_(0, torch.cat(chosen), 1)

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, SimilarityMetric, WindowSchedule, register
 from mergekit_diff.plan import MergePlan
 from mergekit_diff.schedules import ByStage, Constant
 from mergekit_diff.similarity import Cosine
-from mergekit_diff.windows import check_alpha, merge_in_windows, random_representative
+from mergekit_diff.windows import check_alpha, merge_in_windows
 
 
 @register("random-dest")
@@ -36,5 +37,12 @@ class RandomDest(MergeStrategy):
 
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
         """One random destination a window, the same for every row of the batch."""
-        choose = random_representative(self.metric, ctx.noise)
+
+        def choose(tokens: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+            chosen = ctx.noise[indices].argmax(-1, keepdim=True)
+            count, k = indices.shape[1:]
+            rows = chosen[0, :, 0] + k * torch.arange(count, device=x.device)
+            destinations = tokens.flatten(1, 2).index_select(1, rows)
+            return chosen, self.metric(tokens, destinations[:, :, None]).squeeze(-1)
+
         return merge_in_windows(x, ctx, self.window, self.ratio, self.alpha, choose)

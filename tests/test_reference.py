@@ -274,3 +274,23 @@ def test_dynamic_ratio_by_threshold_is_batch_shared():
     assert not make("strategy", "dynamic-ratio").batch_shared
     wrapped = {"name": "dynamic-ratio", "inner": {"name": "dynamic-ratio", "threshold": 0.5}}
     assert make("strategy", wrapped).batch_shared
+
+
+@pytest.mark.parametrize("ratio", (0.25, 0.5, 0.95))
+@pytest.mark.parametrize("reach", (1, 2, 20))
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_local_match_is_tomesd_with_destinations_of_the_same_block_only(grid, reach, ratio, context, tokens):
+    x, ctx = tokens(2, math.prod(grid), dtype=torch.float64), context(grid)
+    plan = make("strategy", {"name": "local-match", "ratio": ratio, "reach": reach}).plan(x, ctx)
+    noise = ctx.noise.tolist()
+    chosen = {max(window, key=noise.__getitem__) for window in windows_of(grid, (2,) * len(grid))}
+    for row in range(2):
+        nearest = {}
+        for block in windows_of(grid, (2 * reach,) * len(grid)):
+            for i in set(block) - chosen:
+                nearest[i] = max(chosen.intersection(block), key=lambda j: cosine(x[row, i], x[row, j]))
+        r = min(round(len(noise) * ratio), len(nearest))
+        groups = {i: {i} for i in range(len(noise))}
+        for i in of_most(list(nearest), {i: cosine(x[row, i], x[row, j]) for i, j in nearest.items()}, r):
+            groups[nearest[i]] |= groups.pop(i)
+        assert as_groups(plan, row) == groups
