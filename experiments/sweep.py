@@ -79,7 +79,7 @@ def cells(study: Study) -> list[Cell]:
 
 
 def flatten_values(values: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401
-    """Plain values under dotted names; a mapping with a ``name`` is one value."""
+    """Plain values under dotted names, of a control or a cell; a mapping with a ``name`` is one value."""
     if not isinstance(values, dict):
         raise ValueError(f"control must be a mapping of keys to values, not {values!r}")
     flat: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def _cell(study: Study, values: dict[str, Any], specs: dict[str, Any], control: 
     strategy = make("strategy", changed.strategy)
     options = merging_options(strategy, changed.merging)
     rehearse(strategy, options["roles"])
-    values = _named(values)
+    values = flatten_values(_named(values))
     is_control = bool(control) and all(key in values and values[key] == value for key, value in control.items())
     name = ", ".join(_value_label(key, value, specs) for key, value in values.items()) or strategy.name
     return Cell(name, changed, strategy, options, is_control, values)
@@ -161,7 +161,9 @@ def _draw(spec: dict[str, Any], draw: random.Random) -> Any:  # noqa: ANN401
 
 
 def _value_label(key: str, value: Any, specs: dict[str, Any]) -> str:  # noqa: ANN401
-    if not (isinstance(value, dict) and "name" in value):
+    if isinstance(value, dict) and "name" not in value:
+        return _label(value)
+    if not isinstance(value, dict):
         return str(value) if key == "strategy" or key == "strategy.name" else f"{key.split('.')[-1]}={_short(value)}"
     listed = specs[key].get("values", [])
     alone = sum((other.get("name") if isinstance(other, dict) else other) == value["name"] for other in listed) < 2
