@@ -1,6 +1,5 @@
 """Merge tokens in a model for a while: ``with merging(pipe, "retom", ratio=0.5) as session: ...``."""
 
-import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -8,12 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
-import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from .clock import Clock
+from .compiling import Compiled
 from .components import LayerContext, MergeStrategy
 from .gate import Gate
 from .hooks import SiteHooks, argument, first_name
@@ -22,13 +20,12 @@ from .options import NAMES as OPTIONS
 from .options import Options
 from .plan import MergePlan
 from .planner import Planner, Tokens
+from .recomputing import Plans, Recomputation
 from .report import MergeReport
 from .sites import Site, find_sites
 from .target import denoiser_of, is_compiled, strategy_of
 
-Plans = tuple[MergePlan | None, MergePlan | None]
 Observer = Callable[[Tensor, LayerContext, MergePlan | None, bool], None]
-MAX_GRAPHS = 64  # of one compiled session; torch's own limit is 8
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
 
 
@@ -113,10 +110,8 @@ class MergeSession:
         self._observers: list[Observer] = []
         self._running = False
         self._calls: dict[tuple[str, ...], Call] = {}
-        self._known: dict[Any, list[tuple[Place, Tokens]]] = {}
-        self._compiled: Callable[..., Any] | None = None
-        self._own_forward: Callable[..., Any] | None = None
-        self._ran: dict[tuple[str, int], Plans] = {}
+        self._compiled: Compiled | None = None
+        self._recomputation = Recomputation()
         try:
             self._attach(sites)
         except BaseException:
@@ -169,17 +164,7 @@ class MergeSession:
         """
         if self._compiled is not None:
             raise RuntimeError("this session is compiled already")
-        eager, self._own_forward = self.model.forward, vars(self.model).get("forward")
-        compiled = self._compiled = torch.compile(eager, **{"fullgraph": True, "dynamic": False, **options})
-
-        @functools.wraps(eager)
-        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            if not self._calls or self._observers:
-                return eager(*args, **kwargs)
-            with torch._dynamo.config.patch(recompile_limit=MAX_GRAPHS):
-                return compiled(*args, **kwargs)
-
-        self.model.forward = forward
+        self._compiled = Compiled(self.model, lambda: not self._calls or bool(self._observers), options)
 
     def detach(self) -> None:
         """Restore the model; warns, or raises with ``strict``, if no token was merged.
@@ -204,10 +189,9 @@ class MergeSession:
         for handle in self._handles:
             handle.remove()
         if self._compiled is not None:
-            del self.model.forward
-            if self._own_forward is not None:  # one that somebody else had put there
-                self.model.forward = self._own_forward
-        self._handles, self._ran, self._calls, self._compiled = [], {}, {}, None
+            self._compiled.put_back()
+        self._recomputation.clear()
+        self._handles, self._calls, self._compiled = [], {}, None
         _ATTACHED.discard(self.model)
 
     def _refuse_attached_or_compiled(self) -> None:
@@ -228,7 +212,7 @@ class MergeSession:
             self._clock.tick(0.0 if place is None else argument(args, kwargs, place, "timestep"))
             self._calls = {}
             if self._compiled is not None:
-                for where, tokens in self._known.get(_shapes(args, kwargs), ()):
+                for where, tokens in self._compiled.visits(args, kwargs):
                     self._visit(where, tokens)
             self._running = True
 
@@ -237,7 +221,7 @@ class MergeSession:
             for call in self._calls.values():
                 self._ledger.enter(call)
             if self._compiled is not None and output is not None:  # None: it raised
-                self._known[_shapes(args, kwargs)] = [(call.place, call.tokens) for call in self._calls.values()]
+                self._compiled.learn(args, kwargs, self._calls.values())
             self._calls = {}
 
         self._handles.append(self.model.register_forward_pre_hook(on_call, with_kwargs=True))
@@ -265,22 +249,14 @@ class MergeSession:
         places = Place(site, shared, depth), Place(site, own, depth)
 
         def choose(x: Tensor) -> Plans:
-            may_recompute = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-            call = (site.name, x.data_ptr()) if may_recompute else ("", 0)
-            if not self._running and call in self._ran:  # gradient checkpointing runs a block again during backward
-                return self._ran[call]
+            again = None if self._running else self._recomputation.recall(site, x)
+            if again is not None:
+                return again
             plans = self._plan(x, places[0]), self._plan(x, places[1])
-            if may_recompute and (x.requires_grad or any(p.requires_grad for p in site.block.parameters())):
-                self._ran[call] = plans
-                if x.requires_grad:
-                    x.register_hook(lambda _: self._forget(call))
+            self._recomputation.remember(site, x, plans)
             return plans
 
         return choose
-
-    def _forget(self, call: tuple[str, int]) -> None:
-        """The gradient has come through this block: it is not run again."""
-        self._ran.pop(call, None)
 
     def _plan(self, x: Tensor, place: Place) -> MergePlan | None:
         """The plan for (B, N, C) tokens; what is no tensor was settled before, if the model is compiled."""
@@ -310,8 +286,3 @@ class MergeSession:
         if guided and batch % 2:
             raise ValueError(f"share='cfg' takes rows [uncond, cond], so an even batch; given {batch}")
         return 2 if guided else 1
-
-
-def _shapes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """What of a call decides which tokens go where."""
-    return tuple((t.shape, t.dtype, t.device) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))

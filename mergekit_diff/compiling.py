@@ -1,0 +1,62 @@
+"""A denoiser that is compiled while a session lasts: the graphs between its hooks, and what they must know before they run."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from .ledger import Call, Place
+from .planner import Tokens
+
+MAX_GRAPHS = 64  # of one compiled session; torch's own limit is 8
+Visits = list[tuple[Place, Tokens]]
+
+
+class Compiled:
+    """A model whose ``forward`` is compiled until it is put back.
+
+    Graphs hold tensors alone, so the plans that are due are settled before each call; which places that concerns is learnt from
+    the first call with inputs of new shapes, which runs as it is.
+
+    Args:
+        model: the denoiser.
+        is_eager: whether the call that has begun must run as it is.
+        options: of ``torch.compile``; ``fullgraph=True`` and ``dynamic=False`` unless they are given.
+    """
+
+    def __init__(self, model: nn.Module, is_eager: Callable[[], bool], options: Mapping[str, Any]) -> None:
+        eager = model.forward
+        compiled = torch.compile(eager, **{"fullgraph": True, "dynamic": False, **options})
+
+        @functools.wraps(eager)
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            if is_eager():
+                return eager(*args, **kwargs)
+            with torch._dynamo.config.patch(recompile_limit=MAX_GRAPHS):
+                return compiled(*args, **kwargs)
+
+        self._model, self._own = model, vars(model).get("forward")
+        self._visits: dict[Any, Visits] = {}
+        model.forward = forward
+
+    def visits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Visits:
+        """The places that a call with such inputs comes to; none before the first one."""
+        return self._visits.get(_shapes(args, kwargs), [])
+
+    def learn(self, args: tuple[Any, ...], kwargs: dict[str, Any], calls: Iterable[Call]) -> None:
+        """Remember where a call came to."""
+        self._visits[_shapes(args, kwargs)] = [(call.place, call.tokens) for call in calls]
+
+    def put_back(self) -> None:
+        """The model's ``forward`` is again what it was, also one that somebody else had put there."""
+        del self._model.forward
+        if self._own is not None:
+            self._model.forward = self._own
+
+
+def _shapes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """What of a call decides which tokens go where."""
+    return tuple((t.shape, t.dtype, t.device) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
