@@ -19,6 +19,16 @@ def versions() -> dict[str, str]:
     return found
 
 
+def processor() -> str:
+    """The name of the CPU: on Linux the kernel's, elsewhere what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
 def git_commit() -> str | None:
     """The commit of the source tree, with "+" if it has changes; None for an installed package."""
     here = Path(__file__).resolve().parent

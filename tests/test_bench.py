@@ -4,15 +4,17 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tiny import tiny_pipeline, tiny_unet
 
-from mergekit_diff import make, names
+from mergekit_diff import experiments, make, names
 from mergekit_diff.experiments.bench import (
     Bench,
+    bars,
     block_table,
     command,
     load_bench,
@@ -381,3 +383,14 @@ def test_a_subject_calls_its_model_by_step():
 
     Subject(Model(), torch.zeros(1), {"text": None}).call(3.0)
     assert seen == [(3.0, False)]
+
+
+def test_the_speed_table_of_readme_follows_from_the_records():
+    records = Path(experiments.__path__[0]) / "findings" / "speed"
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert bars.table(records).strip() in readme
+
+
+def test_a_missing_record_is_named_with_what_makes_it(tmp_path):
+    with pytest.raises(ValueError, match=r"layer\.json is missing: mergekit-diff bench"):
+        bars.table(tmp_path)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 from ..folder import write_atomically
 from ..models import resolve_device
-from ..provenance import git_commit, versions
+from ..provenance import git_commit, processor, versions
 from ..runner import use_threads
 from ..terminal import complain, progress_bar, show_table
 from . import scaling, tables
@@ -107,7 +106,7 @@ def _show(bench: Bench, found: list[dict[str, Any]]) -> None:
 
 def _record(bench: Bench, found: list[dict[str, Any]], rounds: Rounds) -> dict[str, Any]:
     device = resolve_device(bench.device)
-    machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    machine = torch.cuda.get_device_name() if device == "cuda" else processor()
     return {
         "bench": asdict(bench),
         "versions": versions() | ({"tomesd": _tomesd_version()} if has_tomesd() else {}),

@@ -42,14 +42,17 @@ def share_of_gain(base: NDArray[np.float64], x: NDArray[np.float64], floor: NDAr
 
     None if the floor's saving cannot be told from nothing.
     """
-    if paired(floor, base)[2] >= 1:
-        return None
+    return None if paired(floor, base)[2] >= 1 else share_of(base, x, floor)
 
-    def share(base: Any, x: Any, floor: Any, axis: int) -> Any:  # noqa: ANN401
-        medians = [np.median(values, axis=axis) for values in (base, x, floor)]
+
+def share_of(base: NDArray[np.float64], x: NDArray[np.float64], best: NDArray[np.float64]) -> Interval:
+    """How much of what one variant saves another one saves too, (base - x) / (base - best) of medians, with its interval."""
+
+    def share(base: Any, x: Any, best: Any, axis: int) -> Any:  # noqa: ANN401
+        medians = [np.median(values, axis=axis) for values in (base, x, best)]
         return (medians[0] - medians[1]) / (medians[0] - medians[2])
 
-    return _interval(share, base, x, floor)
+    return _interval(share, base, x, best)
 
 
 def amortised(fresh: float | NDArray[np.float64], kept: float | NDArray[np.float64], steps: int) -> Any:  # noqa: ANN401

@@ -1,0 +1,158 @@
+"""The table of what this project asks of its speed, from the records of ``mergekit-diff bench --json``, so that none is typed.
+
+``python -m mergekit_diff.experiments.bench.bars FOLDER TEXT`` puts it between the markers of that folder in a text.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..folder import RunFolder, write_atomically
+from ..readme import paste_tables
+from ..tables import DASH, markdown
+from .peers import TOMESD
+from .results import Interval, paired, share_of
+from .variants import BASE, FLOOR, GATED
+
+Record = Mapping[str, Any]
+TITLE = "Speed, each line from one interleaved run; medians with the 95% interval over its rounds"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A line of the table.
+
+    Args:
+        measure: what is measured.
+        record: the file, without its ending, that it is taken from.
+        value: from the record: median and ends of its interval, or one number.
+        goal: as a text.
+    """
+
+    measure: str
+    record: str
+    value: Callable[[Record], Sequence[float]]
+    goal: str
+
+
+def bars() -> list[Bar]:
+    """Every line, in the order of the table."""
+    large, medium, small = (f"{side}x{side}, batch {batch}, U-Net step" for side, batch in ((1024, 1), (512, 2), (256, 2)))
+    gain = f"{large}: share of the floor's gain kept"
+    return [
+        Bar("merge + unmerge, 4,096 tokens: retom / tomesd package", "layer", _of_parts("retom", "merge", "unmerge"), "≤ 0.25"),
+        Bar("plan, 4,096 tokens: retom / tomesd package", "layer", _of_parts("retom", "plan"), "≤ 0.25"),
+        Bar("plan, 16,384 tokens: retom / tomesd package", "scaling", _at("plan_ms", "retom", 16384), "≤ 0.06"),
+        Bar("extra memory of that plan: retom / tomesd package", "scaling", _at("peak_bytes", "retom", 16384), "≤ 0.1"),
+        Bar("planning time grows as N^, 1,024 to 65,536 tokens: retom", "scaling", _exponent("retom"), "≤ 1.1"),
+        Bar("the same: tomesd package", "scaling", _exponent(TOMESD), DASH),
+        Bar("attention layer: retom, plan every 20 steps / floor", "layer", _ratio("retom", 20, FLOOR), "≤ 1.03"),
+        Bar("attention layer: retom, plan every step / floor", "layer", _ratio("retom", 1, FLOOR), "≤ 1.08"),
+        Bar("attention layer: retom, plan every step / tomesd package", "layer", _ratio("retom", 1, TOMESD), "≤ 0.78"),
+        Bar(f"{gain}: retom, plan every 20 steps", "step-1024", _share("retom", 20), "≥ 0.95"),
+        Bar(f"{gain}: retom, plan every step", "step-1024", _share("retom", 1), "≥ 0.90"),
+        Bar(f"{gain}: tomesd package", "step-1024", _share(TOMESD, 1), DASH),
+        Bar(
+            f"{medium}, CPU time: retom, plan every 20 steps / tomesd package",
+            "step-512",
+            _cpu("retom", 20, TOMESD),
+            "interval < 1",
+        ),
+        Bar(f"{large}: speed-up by local-match, the preset", "preset-1024", _speedup("local-match"), "≥ 1.45"),
+        Bar(f"{medium}: speed-up by local-match, the preset", "preset-512", _speedup("local-match"), DASH),
+        Bar(f"{small}: least speed-up of any strategy behind gate=auto", "gate-256", _slowest_gated, "≥ 0.98"),
+        Bar(f"{large}: share of its ungated gain that retom keeps behind gate=auto", "gate-1024", _gated, "≥ 0.97"),
+    ]
+
+
+def table(folder: Path) -> str:
+    """The whole table, and the machines that it was measured on.
+
+    Raises:
+        ValueError: a record is missing.
+    """
+    records = {bar.record: _read(folder / f"{bar.record}.json") for bar in bars()}
+    lines = [[bar.measure, _text(bar.value(records[bar.record])), bar.goal, f"`{bar.record}`"] for bar in bars()]
+    machines = dict.fromkeys(_machine(record) for record in records.values())
+    return markdown(TITLE, [["measure", "value", "goal", "record"], *lines]) + f"\nMachine: {'; '.join(machines)}.\n"
+
+
+def _read(path: Path) -> Record:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: mergekit-diff bench ... --json {path}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _machine(record: Record) -> str:
+    machine = record["machine"]
+    return f"{machine['name']}, {machine['threads']} threads, torch {record['versions']['torch']}"
+
+
+def _text(value: Sequence[float]) -> str:
+    middle, *ends = value
+    return f"{middle:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
+
+
+def _series(record: Record, variant: str, *parts: str) -> np.ndarray:
+    return np.array([sum(seconds[part] for part in parts) for seconds in record["rounds"][variant]["fresh"]])
+
+
+def _of_parts(variant: str, *parts: str) -> Callable[[Record], Interval]:
+    return lambda record: paired(_series(record, variant, *parts), _series(record, TOMESD, *parts))
+
+
+def _row(record: Record, variant: str, refresh: int | None = None) -> Mapping[str, Any]:
+    return next(row for row in record["rows"] if row["variant"] == variant and refresh in (None, row.get("refresh")))
+
+
+def _at(column: str, variant: str, tokens: int) -> Callable[[Record], Sequence[float]]:
+    def value(record: Record) -> Sequence[float]:
+        own, peer = (_row(record, name) for name in (variant, TOMESD))
+        return [own[column][own["tokens"].index(tokens)] / peer[column][peer["tokens"].index(tokens)]]
+
+    return value
+
+
+def _exponent(variant: str) -> Callable[[Record], Sequence[float]]:
+    return lambda record: [_row(record, variant)["time_exponent"]]
+
+
+def _ratio(variant: str, refresh: int, to: str) -> Callable[[Record], Sequence[float]]:
+    return lambda record: _row(record, variant, refresh)["wall_ratio"][to]
+
+
+def _cpu(variant: str, refresh: int, to: str) -> Callable[[Record], Sequence[float]]:
+    return lambda record: _row(record, variant, refresh)["cpu_ratio"][to]
+
+
+def _share(variant: str, refresh: int) -> Callable[[Record], Sequence[float]]:
+    return lambda record: _row(record, variant, refresh)["share"]
+
+
+def _speedup(variant: str) -> Callable[[Record], Sequence[float]]:
+    def value(record: Record) -> Sequence[float]:
+        middle, low, high = _row(record, variant, 1)["wall_ratio"][BASE]
+        return [1 / middle, 1 / high, 1 / low]
+
+    return value
+
+
+def _slowest_gated(record: Record) -> Sequence[float]:
+    gated = [row["variant"] for row in record["rows"] if row["variant"].endswith(GATED)]
+    return min((_speedup(name)(record) for name in gated), key=lambda value: value[0])
+
+
+def _gated(record: Record) -> Sequence[float]:
+    base, open_, gated = (_series(record, name, "wall") for name in (BASE, "retom", f"retom {GATED}"))
+    return share_of(base, gated, open_)
+
+
+if __name__ == "__main__":
+    records, text = Path(sys.argv[1]), Path(sys.argv[2])
+    write_atomically(records / "tables.md", table(records).encode())
+    print(paste_tables(RunFolder(records), text))
