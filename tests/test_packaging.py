@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info", "__pycache__", "shared", "wandb")
@@ -117,7 +118,8 @@ def test_quickstart_of_two_prompts_runs_from_the_wheel(installed, tmp_path):
     words = ('prompts=["a noto apple", "a flat cat"]', "steps=2", "threads=1", "speed=false", "out=runs/two")
     done = run(installed / "mergekit-diff", "run", "quickstart", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len((tmp_path / "runs/two/results/rank0.jsonl").read_text().splitlines()) == 2 * 6
+    cells = yaml.safe_load((ROOT / "experiments/studies/quickstart.yaml").read_text())["sweep"]["strategy"]["values"]
+    assert len((tmp_path / "runs/two/results/rank0.jsonl").read_text().splitlines()) == 2 * (1 + len(cells))
     assert "a noto apple" in (tmp_path / "runs/two/report.html").read_text()
 
 
