@@ -5,7 +5,7 @@ import inspect
 
 import yaml
 
-from mergekit_diff import names
+from mergekit_diff import MergeStrategy, names
 from mergekit_diff.components import KINDS, one_of, part_class
 
 from .loading import STUDIES
@@ -27,8 +27,16 @@ def _parts(kind: str) -> list[str]:
     for name in names(kind):
         cls = part_class(kind, name)
         lines.append(f"  {name:<15} {(inspect.getdoc(cls) or '').splitlines()[0]}")
+        lines += [f"  {'':<15} {_defaults(cls)}"] if issubclass(cls, MergeStrategy) else []
         lines += [f"  {'':<15}   {setting}" for setting in map(_setting, dataclasses.fields(cls))]
     return lines
+
+
+def _defaults(cls: type[MergeStrategy]) -> str:
+    """Where a strategy works, and for how many steps, unless ``merging`` is told otherwise."""
+    if any(isinstance(getattr(cls, option), property) for option in ("roles", "levels", "refresh")):
+        return "as the strategy inside"
+    return f"roles: {', '.join(cls.roles)}; levels: {cls.levels or 'all'}; refresh: {cls.refresh}"
 
 
 def _setting(field: dataclasses.Field) -> str:
