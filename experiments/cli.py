@@ -82,8 +82,10 @@ def _command(args: argparse.Namespace, words: list[str]) -> int:
 
         study = load_study(args.study, args.overrides)
         if args.wandb_sweep:
+            from .sweep import cells
             from .wandb_sweep import sweep_file
 
+            cells(study)  # every cell is checked before a server gives it out
             print(sweep_file(study, [args.study, *args.overrides]), end="")
             return 0
         from .runner import run
@@ -113,6 +115,8 @@ def _report(args: argparse.Namespace) -> int:
     from .folder import RunFolder
 
     if findings.is_kept(args.folder):
+        if args.rows_into or args.tables_into:
+            raise ValueError(f"{args.folder} has kept rows alone: --rows-into and --tables-into take a run folder")
         print(findings.markdown(args.folder))
         return 0
     from .readme import paste_tables

@@ -112,7 +112,8 @@ def _check_names(study: Study) -> None:
     choices += [("scheduler", study.scheduler, SCHEDULERS)] if study.scheduler is not None else []
     choices += [("wandb.mode", study.wandb.mode, ("offline", "disabled", "online"))]
     if study.primary is not None:
-        choices += [("primary.metric", study.primary.metric, [name for name in study.metrics if metrics()[name].of != "set"])]
+        of_pictures = [name for name, metric in metrics().items() if name in study.metrics and metric.of != "set"]
+        choices += [("primary.metric", study.primary.metric, of_pictures)]
         choices += [("primary.better", study.primary.better, ("lower", "higher"))]
     for what, given, possible in choices:
         one_of(given, possible, what)

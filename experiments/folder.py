@@ -188,7 +188,7 @@ class RunFolder:
     def tidy(self, wanted: Iterable[str]) -> None:
         """Leave one whole row of every wanted job whose picture is there, in one file.
 
-        What a crash cut off goes, and what older code or other weights made. Sets and costs of the rows that went go too.
+        What a crash cut off goes, and what older code or other weights made. Sets, costs and times of the rows that went go too.
         """
         rows, files = self.rows(), sorted((self.path / "results").glob("rank*.jsonl"))
         kept = [rows[job] for job in wanted if job in rows]
@@ -200,14 +200,16 @@ class RunFolder:
             if file != self.results:
                 file.unlink()
         if len(kept) < len(rows):
-            for name in ("sets.json", "costs.json"):
+            for name in ("sets.json", "costs.json", "speed.csv"):
                 (self.path / name).unlink(missing_ok=True)
 
 
 def _row(line: bytes, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-        return row if row["job"] and row["image"] else {}
+        if not (row["job"] and row["image"]):
+            raise ValueError
+        return row
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{where} is not a row; delete that line, and its picture is made again") from None
 

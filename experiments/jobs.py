@@ -1,16 +1,15 @@
 """A job is one pipeline call for one picture. Its id hashes all that decides the picture, so none is made twice."""
 
-import dataclasses
 import hashlib
-import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import mergekit_diff
+from mergekit_diff.sources import sources
 
 from .sweep import Cell
 
@@ -100,27 +99,8 @@ def job_id(cell: Cell, model: str, prompt: str, seed: int) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def sources(part: Any) -> Iterator[str]:  # noqa: ANN401
-    """The source files of a strategy and of the parts it is built of."""
-    if not dataclasses.is_dataclass(part):
-        return
-    yield _source(type(part))
-    for field in dataclasses.fields(part):
-        yield from sources(getattr(part, field.name))
-
-
 @cache
 def _library() -> str:
     """Hash of the library's sources: windows, plans and hooks decide a merged picture as much as its strategy does."""
     files = sorted(Path(mergekit_diff.__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-@cache
-def _source(cls: type) -> str:
-    for holder in (inspect.getmodule(cls), cls):
-        try:
-            return inspect.getsource(holder) if holder is not None else ""
-        except (OSError, TypeError):  # a class of a notebook has no file
-            continue
-    return ""

@@ -40,6 +40,8 @@ def _defaults(cls: type[MergeStrategy]) -> str:
 
 
 def _setting(field: dataclasses.Field) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return f"{field.name} = {field.default_factory()!r}"
     if field.default is dataclasses.MISSING:
         return f"{field.name} (needed)"
     return f"{field.name} = {field.default!r}"

@@ -61,10 +61,13 @@ def override(raw: dict[str, Any], words: Iterable[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise ValueError(f"{word!r} is not key=value")
-        raw = put(raw, key, _parse(text, key))
-        swept = next((name for name in flatten(raw.get("sweep") or {}) if key == name or key.startswith(f"{name}.")), None)
-        if swept is not None:
-            raise ValueError(f"{key} has no effect: the study sweeps {swept}; give 'sweep={{}}' first to drop its sweep")
+        value = _parse(text, key)
+        raw = put(raw, key, value)
+        sweep = raw.get("sweep")
+        swept = set(flatten(sweep)) if isinstance(sweep, dict) else set()
+        idle = next((name for name in sorted(swept) for one in _leaves(key, value) if f"{one}.".startswith(f"{name}.")), None)
+        if idle is not None:
+            raise ValueError(f"{word} has no effect: the study sweeps {idle}; give 'sweep={{}}' first to drop its sweep")
     return raw
 
 
@@ -77,6 +80,12 @@ def put(raw: dict[str, Any], key: str, value: Any) -> dict[str, Any]:  # noqa: A
     for part in reversed(key.split(".")):
         value = {part: value}
     return _merge(raw, value)
+
+
+def _leaves(key: str, value: Any) -> list[str]:  # noqa: ANN401
+    """The dotted keys that a word sets: its own, and those inside a mapping."""
+    inner = value.items() if isinstance(value, dict) and key not in PLAIN else ()
+    return [key, *(leaf for name, part in inner for leaf in _leaves(f"{key}.{name}", part))]
 
 
 def flatten(specs: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -111,10 +120,17 @@ def read_prompts(source: object) -> list[str]:
         prompts = [line for line in prompts if line]
         if not prompts:
             raise ValueError(f"prompts: {source!r} holds no prompt")
-        return prompts
+        return _once(prompts)
     if not isinstance(source, list) or not source or not all(isinstance(prompt, str) for prompt in source):
         raise ValueError("prompts must be a named list, a text file or a list of at least one text")
-    return source
+    return _once(source)
+
+
+def _once(prompts: list[str]) -> list[str]:
+    twice = next((prompt for prompt in prompts if prompts.count(prompt) > 1), None) if len(set(prompts)) < len(prompts) else None
+    if twice is not None:
+        raise ValueError(f"prompts: {twice!r} stands there twice; for more pictures of a prompt give seeds")
+    return prompts
 
 
 def _prompt_file(source: str) -> Path:

@@ -86,6 +86,24 @@ def resolve_device(device: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
+def check_device(device: str, devices: int = 1) -> None:
+    """Refuse a device that is not there, before any weight is loaded.
+
+    Args:
+        device: as in :func:`load_pipeline`.
+        devices: how many of them are asked for.
+
+    Raises:
+        ValueError: there is none, or there are fewer; the message is one line.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda: torch finds no CUDA device here")
+    if resolve_device(device) == "cuda" and devices > torch.cuda.device_count():
+        raise ValueError(f"devices={devices}: torch finds {torch.cuda.device_count()} CUDA devices here")
+
+
 def set_scheduler(pipe: Any, name: str) -> None:  # noqa: ANN401
     """Give a pipeline another scheduler of the same noise schedule."""
     import diffusers

@@ -150,7 +150,8 @@ def as_tensor(image: Image.Image) -> Tensor:
 def _counts(report: MergeReport, name: str) -> dict[str, Any]:
     rows = [row for row in report.to_dicts() if row["calls"]]
     notes = sorted({row["note"] for row in report.to_dicts() if row["note"]})
-    if not report.merged and (report.asked is None or report.asked > 0):
+    gated = any(row["gain_ms"] is not None for row in rows)  # a gate that closes every site has done what it was asked
+    if not report.merged and not gated and (report.asked is None or report.asked > 0):
         raise RuntimeError(f"{name} merged nothing: {'; '.join(notes)}")
     return {
         "tokens_before": sum(row["tokens"] for row in rows),

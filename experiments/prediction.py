@@ -10,11 +10,13 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from .config import Study
@@ -23,6 +25,9 @@ from .jobs import Job, units
 from .models import resolve_device
 from .picture import Made
 from .terminal import progress_bar
+
+PATIENCE = timedelta(days=30)
+"""So long may a process that is done wait for the others."""
 
 
 class Pictures(L.LightningModule):
@@ -35,19 +40,23 @@ class Pictures(L.LightningModule):
 
     def __init__(self, generation: Generation, todo: Sequence[Job]) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # on resume a process may have nothing left to do
         self.generation, self.units = generation, units(todo)
         self.jobs: list[Job] = []
 
     def predict_dataloader(self) -> DataLoader:
-        """Numbers of jobs; which process has which depends on the study alone, not on what is done already."""
+        """Numbers of jobs; which process has which depends on the study alone, not on what is done already.
+
+        The gates come from the first process here, since a process without jobs comes no further.
+        """
+        self.generation.gates = self.trainer.strategy.broadcast(self.generation.gates)
         done = self.generation.folder.rows()
         mine = self.units[self.trainer.global_rank :: self.trainer.world_size]
         self.jobs = [job for unit in mine for job in unit if job.id not in done]
         return DataLoader(range(len(self.jobs)), batch_size=None)  # pyright: ignore[reportArgumentType]
 
     def on_predict_start(self) -> None:
-        """To this process's own device, with the gates that the first process has."""
-        self.generation.gates = self.trainer.strategy.broadcast(self.generation.gates)
+        """To this process's own device."""
         if self.device.type == "cuda":
             self.generation.pipe.to(self.device)
 
@@ -68,9 +77,12 @@ class Writer(BasePredictionWriter):
         self._unit: tuple[str, int] | None = None
         self._stack = ExitStack()
         self._advance: Callable[[], None] = lambda: None
+        self._told, self._parent = False, os.getppid()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show how far the first process is; the others have as much to do."""
+        """Show how far the first process is; the others have as much to do. Be told to end between two pictures."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda number, _: self._tell(trainer, number))
         if trainer.is_global_zero and isinstance(pl_module, Pictures):
             self._advance = self._stack.enter_context(progress_bar("pictures", len(pl_module.jobs)))
 
@@ -105,8 +117,20 @@ class Writer(BasePredictionWriter):
         except Exception as error:
             self.reasons[f"{job.cell.name}: {type(error).__name__}: {error}"] = None
         self._advance()
-        if trainer.received_sigterm:
+        if self._told:
             raise InterruptedError("told to end")
+        if not trainer.is_global_zero and os.getppid() != self._parent:
+            raise InterruptedError("the process that started this one is gone")
+
+    def _tell(self, trainer: L.Trainer, number: int) -> None:
+        """End after this picture, and pass it on to the processes that this one has started.
+
+        Lightning 2.6's own handler broadcasts from inside the signal, which fails once another process is gone, in the middle of
+        a picture. Lightning puts the handler back that was there before.
+        """
+        self._told = True
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(number)
 
 
 def predict(generation: Generation, todo: Sequence[Job], study: Study) -> tuple[list[str], bool]:
@@ -136,7 +160,7 @@ def _trainer(study: Study, writer: Writer) -> L.Trainer:
         accelerator="gpu" if device == "cuda" else device,
         devices=devices,
         num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
+        strategy=DDPStrategy(timeout=PATIENCE) if devices * nodes > 1 else "auto",
         callbacks=[writer],
         logger=False,
         enable_checkpointing=False,

@@ -14,7 +14,7 @@ from .folder import RunFolder, check_writable
 from .gating import Gates, decide, gated
 from .jobs import Job, jobs
 from .metrics import check_available
-from .models import check_model, identity, load_pipeline
+from .models import check_device, check_model, identity, load_pipeline
 from .sweep import Cell, cells
 from .terminal import complain
 
@@ -39,15 +39,16 @@ def run(study: Study, command: list[str], fresh: bool = False) -> int:
     planned, folder = cells(study), RunFolder(Path(study.out))
     check_model(study.model)
     check_metrics(study)
+    check_device(study.device, study.devices)
     check_writable(folder.path)
+    if not _has_peers() and "LOCAL_RANK" not in os.environ:  # of several, the first may be clearing the folder now
+        _check_folder(folder, study, fresh)
     folder = RunFolder(folder.path, _rank())
     use_threads(study.threads)
     todo = jobs(planned, identity(study.model))
     if folder.rank:
         return _share(folder, study, planned, todo)
-    folder.check_own()
-    if not fresh:
-        folder.check_config(study.record())
+    _check_folder(folder, study, fresh)
     pipe = _pipeline(study, planned) if fresh or missing(folder, todo) or _has_peers() else None
     with folder.lock():
         if fresh:
@@ -62,7 +63,7 @@ def run(study: Study, command: list[str], fresh: bool = False) -> int:
         complete = not _complain(folder, todo, reasons)
         if not lost:
             finish(folder, study, [gated(cell, gates) for cell in planned], todo, pipe, anew, complete)
-        return 0 if complete else 1
+        return 0 if complete and not lost else 1
 
 
 def check_metrics(study: Study) -> None:
@@ -108,6 +109,12 @@ def _rank() -> int:
 def _has_peers() -> bool:
     """Whether a launcher has started several processes: the others wait for this one even if nothing is left to do."""
     return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1
+
+
+def _check_folder(folder: RunFolder, study: Study, fresh: bool) -> None:
+    folder.check_own()
+    if not fresh:
+        folder.check_config(study.record())
 
 
 def _pipeline(study: Study, planned: list[Cell]) -> Any:  # noqa: ANN401

@@ -10,7 +10,7 @@ from .config import Study
 from .folder import check_writable, write_atomically
 from .jobs import Job, jobs
 from .loading import build, override
-from .models import check_model, identity, load_pipeline
+from .models import check_device, check_model, identity, load_pipeline
 from .runner import check_metrics, try_sites, use_threads
 from .sweep import cells
 from .terminal import complain, progress_bar, show_table
@@ -43,6 +43,7 @@ def generate(study: Study) -> int:
     planned, out = cells(study), Path(study.out)
     check_model(study.model)
     check_metrics(study)
+    check_device(study.device)
     check_writable(out)
     use_threads(study.threads)
     base, merged = jobs(planned, identity(study.model))

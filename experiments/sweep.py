@@ -68,6 +68,8 @@ def cells(study: Study) -> list[Cell]:
         made.setdefault(same, cell)
         if study.sweep_method == "random" and len(made) == (study.sweep_count or 1):
             break
+    if study.sweep_method == "random" and len(made) < (study.sweep_count or 1):
+        raise ValueError(f"sweep_count is {study.sweep_count}, but {DRAWS:,} draws gave {len(made)} different cells")
     _check_distinct(list(made.values()))
     if control and not any(cell.is_control for cell in made.values()):
         raise ValueError(f"control: no cell has {_label(control)}; cells: {'; '.join(cell.name for cell in made.values())}")
@@ -91,8 +93,8 @@ def flatten_values(values: Any, prefix: str = "") -> dict[str, Any]:  # noqa: AN
 
 def _cell(study: Study, values: dict[str, Any], specs: dict[str, Any], control: dict[str, Any]) -> Cell:
     raw = study.record() | {"sweep": {}, "control": {}}
-    for key, value in values.items():
-        raw = put(raw, key, value)
+    for key, value in sorted(values.items(), key=lambda item: item[0].removesuffix(".name").count(".")):
+        raw = put(raw, key, value)  # a part before its settings, which a new part would drop
     changed = build(raw)
     strategy = make("strategy", changed.strategy)
     options = merging_options(strategy, changed.merging)
@@ -163,7 +165,7 @@ def _draw(spec: dict[str, Any], draw: random.Random) -> Any:  # noqa: ANN401
 def _value_label(key: str, value: Any, specs: dict[str, Any]) -> str:  # noqa: ANN401
     if isinstance(value, dict) and "name" not in value:
         return _label(value)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or key not in specs:
         return str(value) if key == "strategy" or key == "strategy.name" else f"{key.split('.')[-1]}={_short(value)}"
     listed = specs[key].get("values", [])
     alone = sum((other.get("name") if isinstance(other, dict) else other) == value["name"] for other in listed) < 2

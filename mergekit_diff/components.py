@@ -180,7 +180,7 @@ def make(kind: str, spec: Any) -> Any:  # noqa: ANN401
     known, needed = inspect.signature(cls).parameters, dataclasses.MISSING
     for setting in settings:
         one_of(setting, known, f"setting of {kind} '{spec['name']}'")
-    missing = [f.name for f in dataclasses.fields(cls) if f.default is needed and f.name not in settings]
+    missing = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is needed and f.name not in settings]
     if missing:
         raise ValueError(f"{kind} '{spec['name']}' needs {', '.join(missing)}")
     return cls(**settings)
@@ -218,7 +218,7 @@ def _fields(cls: type[Part]) -> dict[str, Any]:
 
 def _as_field(part: Part, field: str, wanted: Any, value: Any) -> Any:  # noqa: ANN401
     """``value`` as the annotation wants it: a part, a tuple, a number; refused if it is of another type."""
-    options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+    options = typing.get_args(wanted) if typing.get_origin(wanted) in (types.UnionType, typing.Union) else (wanted,)
     kinds = [o.kind for o in options if isinstance(o, type) and issubclass(o, Part)]
     if kinds and value is not None:
         return make(kinds[0], value)

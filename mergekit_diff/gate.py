@@ -1,15 +1,19 @@
 """Whether merging pays at a site: what it saves against what the plan and the moving cost, from the speed of the device."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .components import MergeStrategy
 from .ledger import Place
 from .plan import MergePlan
 from .planner import Turn, make_plan
+from .sources import sources
 from .speed import seconds_of_plan, speed
 
 MARGIN = 1.1
@@ -39,7 +43,7 @@ class Gate:
 
     Args:
         decisions: those of an earlier session, by site; "auto" to make them here.
-        refresh: how many steps share a plan.
+        refresh: how many steps share a plan at most; a ratio or window that changes at every step makes more.
     """
 
     def __init__(self, decisions: str | Mapping[str, Mapping[str, Any]], refresh: int) -> None:
@@ -75,7 +79,7 @@ def predict(place: Place, x: Tensor, turn: Turn, refresh: int) -> Prediction:
         turn: whose plan is due.
         refresh: how many steps share it.
     """
-    planning = seconds_of_plan(repr(turn.strategy), x, lambda: make_plan(x, turn))
+    planning = seconds_of_plan(f"{turn.strategy!r}, code {_code(turn.strategy)}", x, lambda: make_plan(x, turn))
     plan = turn.plan = make_plan(x, turn)
     turn.due = False
     if plan is None or plan.num_groups == plan.num_tokens:  # the strategy has its reason, which the report tells
@@ -84,6 +88,13 @@ def predict(place: Place, x: Tensor, turn: Turn, refresh: int) -> Prediction:
     saved = sum(_saved(place, role, plan, x, rates.linear, rates.attention) for role in place.roles)
     moved = len(place.roles) * (rates.call + rates.move * x.numel() * x.element_size())
     return Prediction(1000 * saved, 1000 * (planning / refresh + moved))
+
+
+def _code(strategy: MergeStrategy) -> str:
+    """What tells the code of a strategy and of this library's plans from what it was, or will be."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    texts = [*sources(strategy), *(file.read_text(encoding="utf-8") for file in files)]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
 def _saved(place: Place, role: str, plan: MergePlan, x: Tensor, linear: float, attention: float) -> float:

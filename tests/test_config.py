@@ -69,6 +69,19 @@ def test_words_reach_the_cell(study_file):
     assert cell.merging == {"refresh": 20, "roles": ["self_attention"], "levels": None, "share": [], "gate": "none", "seed": 7}
 
 
+def test_a_swept_setting_reaches_the_part_that_is_swept_after_it(study_file):
+    words = ["control={}", "sweep={strategy.ratio: {value: 0.3}, strategy.name: {values: [retom, tomesd]}}"]
+    made = cells(load_study(study_file, words))
+    assert [(cell.strategy.name, cell.strategy.ratio.value) for cell in made] == [("retom", 0.3), ("tomesd", 0.3)]
+
+
+def test_a_swept_mapping_may_change_a_part_inside(study_file):
+    words = ["control={}", "sweep={strategy: {values: [{window: {name: fixed, size: 2}}, {window: by-stage}]}}"]
+    made = cells(load_study(study_file, words))
+    assert [cell.strategy.window.name for cell in made] == ["fixed", "by-stage"]
+    assert made[0].name == "window=fixed(size=2)"
+
+
 def test_prompts_are_plain_text():
     assert build({"prompts": ["${model}", "{a}", "<b>"]}).prompts == ["${model}", "{a}", "<b>"]
 

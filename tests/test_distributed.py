@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,43 @@ def test_a_finished_run_ends_at_once_on_two_processes_too(study, undisturbed):
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert rows(folder) == before
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_goes_on_where_only_one_process_has_something_left(rank, study, undisturbed):
+    whole, _ = undisturbed
+    folder = RunFolder(study.parent / f"left{rank}")
+    shutil.copytree(whole.path, folder.path)
+    prompt = ("a noto apple", "a flat cat")[rank]
+    kept = [row for row in rows(whole) if (row["prompt"], row["seed"]) != (prompt, rank)]
+    (folder.path / "results" / "rank0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    (folder.path / "config.yaml").write_text((whole.path / "config.yaml").read_text().replace(str(whole.path), str(folder.path)))
+    process = torchrun(study, folder.path)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert_same(folder, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_process_is_left_behind_when_the_first_one_ends(number, study, tmp_path):
+    folder = RunFolder(tmp_path / "out")
+    words = ["-m", "mergekit_diff.experiments.cli", "run", str(study), f"out={folder.path}", "devices=2", "steps=60"]
+    process = subprocess.Popen([sys.executable, *words], start_new_session=True, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (folder.path / "results" / "rank1.jsonl").exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(60) == (1 if number == signal.SIGTERM else -signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(process.pid)
+    assert 0 < len(rows(folder)) < JOBS
+
+
+def alive(group):
+    """Whether a process of a group still runs; one that nobody has waited for does not."""
+    listed = subprocess.run(["ps", "-e", "-o", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    return any(int(line.split()[0]) == group and "Z" not in line.split()[1] for line in listed.splitlines())
 
 
 @pytest.mark.parametrize("rank", [0, 1])

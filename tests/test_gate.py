@@ -39,6 +39,18 @@ def use(monkeypatch, rates):
     monkeypatch.setattr(gate, "speed", lambda device, dtype: rates)
 
 
+def test_the_time_of_a_plan_is_measured_anew_when_the_code_changes(unet, own_home, monkeypatch):
+    def plans_timed():
+        with merging(unet, "retom", gate="auto"):
+            predict(unet, steps=1)
+        return sum("plan of" in key for key in json.loads(own_home.read_text()))
+
+    first = plans_timed()
+    assert plans_timed() == first
+    monkeypatch.setattr(gate, "sources", lambda part: ["another"])
+    assert plans_timed() == 2 * first
+
+
 @pytest.mark.parametrize("name", names("strategy"))
 def test_open_gates_change_nothing_but_the_report(name, unet, monkeypatch):
     use(monkeypatch, PAYS)

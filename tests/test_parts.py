@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Optional
 
 import pytest
 import torch
@@ -267,6 +268,23 @@ def test_parts_of_users_work_inside_built_in_strategies(registry, context, token
     assert torch.equal(plan.rep[0][plan.assign[0]] // 8, torch.arange(64) // 8)
     message = refusal(make, "ratio", "late")
     assert "late" in message and "amount" in message
+
+
+def test_fields_may_have_a_factory_or_be_optional(registry):
+    @register("with-factory")
+    @dataclass(frozen=True)
+    class WithFactory(MergeStrategy):
+        """Leaves everything alone."""
+
+        ratio: RatioSchedule = 0.5
+        window: Optional[WindowSchedule] = None  # noqa: UP045
+        sizes: tuple[int, ...] = dataclasses.field(default_factory=lambda: (1, 2))
+
+        def plan(self, x, ctx):
+            return None
+
+    assert make("strategy", "with-factory").sizes == (1, 2)
+    assert make("strategy", {"name": "with-factory", "window": 4}).window == make("window", 4)
 
 
 def test_a_name_is_taken_once_but_by_the_same_class_again(registry):

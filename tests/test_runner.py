@@ -223,6 +223,33 @@ def test_what_a_gate_decided_is_written_down_and_decides_after_a_resume(words, f
     assert merged_pictures(folder) == before
 
 
+def test_a_gate_that_closes_every_site_leaves_the_base_and_no_complaint(words, folder, monkeypatch):
+    from mergekit_diff import gate
+
+    monkeypatch.setattr(gate, "predict", lambda *_: gate.Prediction(saves=0.0, costs=1.0))
+    assert main([*words, "merging.gate=auto"]) == 0
+    rows = folder.rows().values()
+    pictures = {(row["cell"], row["prompt"]): (folder.path / row["image"]).read_bytes() for row in rows}
+    assert all(picture == pictures["base", prompt] for (_, prompt), picture in pictures.items())
+
+
+def test_a_run_that_lost_a_process_after_its_last_picture_is_not_done(words, monkeypatch):
+    from mergekit_diff.experiments import prediction
+
+    predict = prediction.predict
+    monkeypatch.setattr(prediction, "predict", lambda *given: (predict(*given)[0], True))
+    assert main(words) == 1
+    monkeypatch.undo()
+    assert main(words) == 0
+
+
+def test_a_device_that_is_not_there_is_said_before_a_weight_is_loaded(words, folder, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main([*words, "device=cuda"]) == 2
+    assert "no CUDA device" in capsys.readouterr().err
+    assert not folder.path.exists()
+
+
 def merged_pictures(folder):
     rows = [row for row in folder.rows().values() if row["cell"] != "base"]
     return {row["job"]: (row["tokens_after"], (folder.path / row["image"]).read_bytes()) for row in rows}

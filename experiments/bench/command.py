@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..folder import write_atomically
-from ..models import resolve_device
+from ..models import check_device, resolve_device
 from ..provenance import git_commit, processor, versions
 from ..runner import use_threads
 from ..terminal import complain, progress_bar, show_table
@@ -37,8 +37,7 @@ def run_bench(bench: Bench, table: Path | None = None, plot: Path | None = None)
     """
     check_outputs(table, plot)
     entries = named_strategies(bench)
-    if bench.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda: torch finds no CUDA device here")
+    check_device(bench.device)
     use_threads(bench.threads)
     try:
         found, rounds = _curves(bench, entries) if bench.what == "scaling" else _variants(bench, entries)
