@@ -54,4 +54,6 @@ def markdown(path: Path) -> str:
         compared = statistics.compare(rows, primary.metric, primary.better)
         texts = [statistics.answer(compared) + "\n", *texts]
         texts += [tables.markdown(tables.VERDICTS, tables.verdict_table(compared))] if compared else []
+    if any(row.get("stale") for row in rows):
+        texts += [tables.markdown(title, tables.steps_table(rows, column)) for column, title in tables.OVER_STEPS.items()]
     return "\n".join([f"{study['question']}\n", *texts])

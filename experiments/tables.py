@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from .config import Primary
 from .metrics import metrics
 from .statistics import Comparison
@@ -10,6 +12,11 @@ from .statistics import Comparison
 FIDELITY = "Fidelity to the base picture of the same prompt and seed"
 SPEED = "Speed on one SD 1.5-sized transformer block (4096 tokens, C=320, batch 2, random weights)"
 VERDICTS = "Difference to the control, over the same prompts and seeds"
+OVER_STEPS = {
+    "stale": "Share of tokens whose group a fresh plan would change",
+    "drift": "Distance of the latents from the base's, as a share of their length",
+}
+PARTS = 5
 DASH = "–"  # noqa: RUF001
 
 
@@ -44,6 +51,17 @@ def _verdict_row(one: Comparison) -> list[str]:
     p = DASH if math.isnan(one.p_holm) else f"{one.p_holm:.4f}"
     visible = DASH if math.isnan(one.visible) else f"{one.visible:.4f}"
     return [one.cell, one.against, f"{one.difference:+.4f}", between, p, visible, one.verdict, str(one.prompts), str(one.n)]
+
+
+def steps_table(rows: list[dict[str, Any]], column: str) -> list[list[str]]:
+    """Heading and a row a cell: the mean of a number that every step has, over each fifth of the steps."""
+    from .report.curves import curve
+    from .statistics import by_cell
+
+    curves = {cell: found.mean for cell, group in by_cell(rows).items() if (found := curve(group, column)) is not None}
+    parts = np.array_split(np.arange(max(map(len, curves.values()))), PARTS)
+    head = ["cell", *[f"steps {part[0] + 1} to {part[-1] + 1}" for part in parts]]
+    return [head, *[[cell, *[_number(float(np.nanmean(mean[part])), 4) for part in parts]] for cell, mean in curves.items()]]
 
 
 def notes(lines: list[dict[str, Any]]) -> list[str]:

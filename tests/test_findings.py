@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import mergekit_diff.experiments
-from mergekit_diff.experiments import findings, statistics
+from mergekit_diff.experiments import findings, statistics, tables
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.folder import RunFolder
 
@@ -50,3 +50,15 @@ def test_what_the_log_says_follows_from_the_rows_beside_it(path):
     compared = statistics.compare(findings.read(path), study["primary"]["metric"], study["primary"]["better"])
     log = (path.parent.parent / "LOG.md").read_text()
     assert statistics.answer(compared) in log
+
+
+def test_what_every_step_has_is_told_by_fifths_of_the_steps():
+    rows = [
+        {"cell": cell, "prompt": prompt, "stale": [0.0, None, *(value + i / 10 for i in range(8))]}
+        for cell, value in (("a", 0.1), ("b", 0.2))
+        for prompt in ("x", "y")
+    ]
+    head, a, b = tables.steps_table(rows, "stale")
+    assert head == ["cell", "steps 1 to 2", "steps 3 to 4", "steps 5 to 6", "steps 7 to 8", "steps 9 to 10"]
+    assert a == ["a", "0.0000", "0.1500", "0.3500", "0.5500", "0.7500"]
+    assert b[-1] == "0.8500"
