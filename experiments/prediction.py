@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
@@ -147,10 +148,17 @@ def predict(generation: Generation, todo: Sequence[Job], study: Study) -> tuple[
         try:
             trainer.predict(Pictures(generation, todo), return_predictions=False)
             trainer.strategy.barrier()
+            _leave_group()
         except Exception as error:
             writer.reasons[f"{type(error).__name__}: {error}".splitlines()[0]] = None
             lost = True
     return list(writer.reasons), lost
+
+
+def _leave_group() -> None:
+    """Take the connections between the processes down in good order: at Python's own end one may abort (torch 2.13)."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _trainer(study: Study, writer: Writer) -> L.Trainer:
