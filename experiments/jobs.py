@@ -4,12 +4,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import mergekit_diff
-from mergekit_diff.sources import sources
+from mergekit_diff.sources import library, sources
 
 from .sweep import Cell
 
@@ -93,14 +90,7 @@ def job_id(cell: Cell, model: str, prompt: str, seed: int) -> str:
         **cell.picture_settings(),
         "strategy": repr(cell.strategy),
         "source": [hashlib.sha256(text.encode()).hexdigest() for text in sources(cell.strategy)],
-        "library": None if cell.strategy is None else _library(),
+        "library": None if cell.strategy is None else library(),
         "merging": cell.merging,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@cache
-def _library() -> str:
-    """Hash of the library's sources: windows, plans and hooks decide a merged picture as much as its strategy does."""
-    files = sorted(Path(mergekit_diff.__file__).parent.rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from .components import MergeStrategy
 from .ledger import Place
 from .plan import MergePlan
 from .planner import Turn, make_plan
-from .sources import sources
+from .sources import library, sources
 from .speed import seconds_of_plan, speed
 
 MARGIN = 1.1
@@ -91,10 +90,8 @@ def predict(place: Place, x: Tensor, turn: Turn, refresh: int) -> Prediction:
 
 
 def _code(strategy: MergeStrategy) -> str:
-    """What tells the code of a strategy and of this library's plans from what it was, or will be."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    texts = [*sources(strategy), *(file.read_text(encoding="utf-8") for file in files)]
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+    """What tells the code of a strategy and of this library from what it was, or will be."""
+    return hashlib.sha256("\0".join([*sources(strategy), library()]).encode()).hexdigest()[:12]
 
 
 def _saved(place: Place, role: str, plan: MergePlan, x: Tensor, linear: float, attention: float) -> float:

@@ -1,9 +1,11 @@
 """The source text of a part and of the parts inside it: with its settings, all that decides its plans."""
 
 import dataclasses
+import hashlib
 import inspect
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 
 def sources(part: object) -> Iterator[str]:
@@ -13,6 +15,13 @@ def sources(part: object) -> Iterator[str]:
     yield _source(type(part))
     for field in dataclasses.fields(part):
         yield from sources(getattr(part, field.name))
+
+
+@cache
+def library() -> str:
+    """Hash of this library's sources: windows, plans and hooks decide what is merged as much as a strategy does."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 @cache

@@ -111,6 +111,6 @@ def test_ids_of_merged_pictures_change_with_the_library_and_those_of_bases_do_no
         return jobs.job_id(cell, "model", "a", 0), jobs.job_id(cell.base(), "model", "a", 0)
 
     merged, base = ids()
-    monkeypatch.setattr(jobs, "_library", lambda: "another")
+    monkeypatch.setattr(jobs, "library", lambda: "another")
     assert ids()[0] != merged
     assert ids()[1] == base

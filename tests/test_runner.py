@@ -108,7 +108,7 @@ def test_rows_of_other_weights_or_older_code_leave_no_trace(words, folder, monke
     assert main(words) == 0
     old = {row["job"]: row for row in map(json.loads, lines(folder))}
     folder.results.rename(folder.results.with_name("rank1.jsonl"))
-    monkeypatch.setattr(jobs, "_library", lambda: "edited")
+    monkeypatch.setattr(jobs, "library", lambda: "edited")
     assert main(words) == 0
     assert [file.name for file in folder.results.parent.iterdir()] == ["rank0.jsonl"]
     now = [json.loads(line)["job"] for line in lines(folder)]
