@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from . import statistics, summary, tables
+from . import comparison, summary, tables
 from .config import Primary
 from .folder import CONFIG, RunFolder, write_atomically
 
@@ -51,8 +51,8 @@ def markdown(path: Path) -> str:
     primary = Primary(**study["primary"]) if study.get("primary") else None
     texts = [tables.markdown(tables.FIDELITY, tables.fidelity_table(summary.summarize(rows, names), names, primary))]
     if primary is not None:
-        compared = statistics.compare(rows, primary.metric, primary.better)
-        texts = [statistics.answer(compared) + "\n", *texts]
+        compared = comparison.compare(rows, primary.metric, primary.better)
+        texts = [comparison.answer(compared) + "\n", *texts]
         texts += [tables.markdown(tables.VERDICTS, tables.verdict_table(compared))] if compared else []
     if any(row.get("stale") for row in rows):
         texts += [tables.markdown(title, tables.steps_table(rows, column)) for column, title in tables.OVER_STEPS.items()]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from . import statistics, summary, tables
+from . import comparison, summary, tables
 from .config import Primary, Study
 from .folder import RunFolder, write_atomically
 from .jobs import Job
@@ -51,7 +51,7 @@ def _measure_sets(folder: RunFolder, study: Study, rows: list[dict[str, Any]], a
     from .picture import as_tensor
 
     found: dict[str, dict[str, Any]] = {}
-    for cell, group in statistics.by_cell(rows).items():
+    for cell, group in comparison.by_cell(rows).items():
         pictures = torch.stack([as_tensor(Image.open(folder.path / row["image"])) for row in group])
         for name in names:
             reference = features(name, study.model, study.reference)
@@ -75,7 +75,7 @@ def _measure_costs(
 
     pipe = pipe or load_pipeline(study.model, study.device, study.dtype)
     found = costs(pipe, planned, study.prompts[0])
-    for cell, group in statistics.by_cell(rows).items():
+    for cell, group in comparison.by_cell(rows).items():
         found[cell]["step_seconds"] = _spread([seconds for row in group for seconds in row["step_seconds"]])
     write_atomically(path, json.dumps(found, indent=1).encode())
 
@@ -94,10 +94,10 @@ def _show(folder: RunFolder, study: Study, planned: list[Cell], lines: list[dict
     for note in tables.notes(lines):
         print(note)
     if primary is not None:
-        compared = statistics.compare(rows, primary.metric, primary.better)
+        compared = comparison.compare(rows, primary.metric, primary.better)
         if compared:
             show_table(tables.VERDICTS, tables.verdict_table(compared))
-        print(statistics.answer(compared))
+        print(comparison.answer(compared))
     if study.speed:
         show_table(tables.SPEED, tables.speed_table(_speed(folder, planned)))
     print(f"report: {write_report(folder)}")

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from .comparison import RATIO, Comparison
 from .config import Primary
 from .metrics import metrics
-from .statistics import Comparison
 
 FIDELITY = "Fidelity to the base picture of the same prompt and seed"
 SPEED = "Speed on one SD 1.5-sized transformer block (4096 tokens, C=320, batch 2, random weights)"
-VERDICTS = "Difference to the control, over the same prompts and seeds"
+VERDICTS = "Against the control, over the same prompts and seeds"
 OVER_STEPS = {
     "stale": "Share of tokens whose group a fresh plan would change",
     "drift": "Distance of the latents from the base's, as a share of their length",
@@ -41,22 +41,23 @@ def speed_table(lines: list[dict[str, Any]]) -> list[list[str]]:
 
 def verdict_table(compared: list[Comparison]) -> list[list[str]]:
     """Heading and a row a comparison."""
-    label = metrics()[compared[0].metric].label if compared else ""
-    head = ["cell", "control", f"{label}: difference", "95% interval", "p (Holm)", "visible from", "verdict", "prompts", "n"]
+    label = f"{metrics()[compared[0].metric].label}: {compared[0].by}"
+    head = ["cell", "control", label, "95% interval", "p (Holm)", "visible from", "verdict", "prompts", "n"]
     return [head, *[_verdict_row(one) for one in compared]]
 
 
 def _verdict_row(one: Comparison) -> list[str]:
-    between = f"[{one.low:+.4f}, {one.high:+.4f}]"
+    digits = ".2f" if one.by == RATIO else "+.4f"
+    between = f"[{one.low:{digits}}, {one.high:{digits}}]"
     p = DASH if math.isnan(one.p_holm) else f"{one.p_holm:.4f}"
-    visible = DASH if math.isnan(one.visible) else f"{one.visible:.4f}"
-    return [one.cell, one.against, f"{one.difference:+.4f}", between, p, visible, one.verdict, str(one.prompts), str(one.n)]
+    visible = DASH if math.isnan(one.visible) else f"{one.visible:{digits}}"
+    return [one.cell, one.against, f"{one.effect:{digits}}", between, p, visible, one.verdict, str(one.prompts), str(one.n)]
 
 
 def steps_table(rows: list[dict[str, Any]], column: str) -> list[list[str]]:
     """Heading and a row a cell: the mean of a number that every step has, over each fifth of the steps."""
+    from .comparison import by_cell
     from .report.curves import curve
-    from .statistics import by_cell
 
     curves = {cell: found.mean for cell, group in by_cell(rows).items() if (found := curve(group, column)) is not None}
     parts = np.array_split(np.arange(max(map(len, curves.values()))), PARTS)

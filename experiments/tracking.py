@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import summary
+from .comparison import by_cell
 from .folder import IGNORED, RunFolder
-from .statistics import by_cell
 from .terminal import complain
 from .tracked_cell import Row, TrackedCell
 

@@ -1,5 +1,6 @@
 """The recipe of the embedded model: what must hold before hours are spent on it."""
 
+import math
 import shutil
 import subprocess
 import sys
@@ -183,10 +184,13 @@ def test_the_instrument_sees_less_where_like_settings_differ_more():
                     value = ratio + noise * float(torch.randn((), generator=draw))
                     yield {"cell": f"ratio={ratio}, seed={seed}", "prompt": f"p{prompt}", "seed": 0, "feature": value}
 
-    fine, coarse = sensitivity(rows(0.01)), sensitivity(rows(0.1))
+    fine, coarse = sensitivity(rows(0.004)), sensitivity(rows(0.02))
     assert fine["monotone"] and fine["n"] == 64
-    expected = 2.8 * 2**0.5 * 0.01 / 8 / 0.25  # two independent noises over the root of 64, against a step of 0.25
-    assert fine["detectable share of the step"][0.5] == pytest.approx(expected, rel=0.3)
-    assert coarse["detectable share of the step"][0.5] > 5 * expected
-    backwards = [row | {"feature": -row["feature"]} for row in rows(0.01)]
+    expected = 2.8 * 2**0.5 * 0.004 / 8 / 0.25  # two independent noises over the root of 64, against a step of 0.25
+    shares = [found["detectable share of the step"]["by difference"]["r = 0.5"] for found in (fine, coarse)]
+    assert shares[0] == pytest.approx(expected, rel=0.3)
+    assert shares[1] > 3 * expected
+    by_ratio = fine["detectable share of the step"]["by ratio"]["r = 0.5"]
+    assert by_ratio == pytest.approx(2.8 * 2**0.5 * 0.008 / 8 / math.log(2), rel=0.3)  # 0.004 of 0.5
+    backwards = [row | {"feature": 1 - row["feature"]} for row in rows(0.004)]
     assert not sensitivity(backwards)["monotone"]

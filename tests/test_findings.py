@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import mergekit_diff.experiments
-from mergekit_diff.experiments import findings, statistics, tables
+from mergekit_diff.experiments import comparison, findings, tables
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.folder import RunFolder
 
@@ -30,10 +30,10 @@ def folder(tmp_path):
 
 
 def test_a_verdict_is_computed_again_from_kept_rows(folder, tmp_path, capsys):
-    whole = statistics.compare(folder.rows().values(), "psnr", "higher")
+    whole = comparison.compare(folder.rows().values(), "psnr", "higher")
     kept = findings.keep(folder, tmp_path / "kept")
     shutil.rmtree(folder.path)
-    assert statistics.compare(findings.read(kept), "psnr", "higher") == whole
+    assert comparison.compare(findings.read(kept), "psnr", "higher") == whole
     assert main(["report", str(kept)]) == 0
     said = capsys.readouterr().out
     assert said.startswith("Is it so?") and "better: x" in said and "| 12 |" in said
@@ -47,9 +47,9 @@ def test_the_same_rows_are_the_same_file(folder, tmp_path):
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.name)
 def test_what_the_log_says_follows_from_the_rows_beside_it(path):
     study = yaml.safe_load((path / "config.yaml").read_text())["study"]
-    compared = statistics.compare(findings.read(path), study["primary"]["metric"], study["primary"]["better"])
+    compared = comparison.compare(findings.read(path), study["primary"]["metric"], study["primary"]["better"])
     log = (path.parent.parent / "LOG.md").read_text()
-    assert statistics.answer(compared) in log
+    assert comparison.answer(compared) in log
 
 
 def test_what_every_step_has_is_told_by_fifths_of_the_steps():

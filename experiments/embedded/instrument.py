@@ -6,10 +6,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from ..comparison import DIFFERENCE, RATIO, Row, by_cell, differences, interval
 from ..folder import RunFolder
 from ..loading import load_study
 from ..runner import run
-from ..statistics import by_cell, detectable, differences, interval
+from ..statistics import detectable
 
 RATIOS = (0.1, 0.25, 0.5, 0.75)
 
@@ -22,22 +23,27 @@ def instrument(out: Path) -> dict[str, Any]:
     return sensitivity(RunFolder(out).rows().values())
 
 
-def sensitivity(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Whether the feature distance grows with ToMeSD's ratio, and how small a difference of it these prompts can detect.
+def sensitivity(rows: Iterable[Row]) -> dict[str, Any]:
+    """Whether the feature distance grows with ToMeSD's ratio, and how small a change of it these prompts can detect.
 
-    The noise of a small difference is that of two settings alike in all but the seed of their merging; that of a step between
-    two ratios is larger, because some prompts suffer more from it than others. Both as a share of the step from 0.25 to 0.5.
+    Detectable changes are shares of the step from r = 0.25 to 0.5: of its logarithm ("by ratio", as studies compare the distance)
+    and of the plain distance ("by difference"). The noise is the spread over the prompts of the step itself ("step"), or that of
+    two settings of one ratio that differ only in the seed of their merging, which is the noise of a small change.
     """
     cells = by_cell(rows)
     found = {(ratio, seed): cells[f"ratio={ratio}, seed={seed}"] for ratio in RATIOS for seed in (0, 1)}
     means = {ratio: interval(found[ratio, 0], "feature") for ratio in RATIOS}
-    step = list(differences(found[0.5, 0], found[0.25, 0], "feature").values())
-    alike = {ratio: list(differences(found[ratio, 1], found[ratio, 0], "feature").values()) for ratio in RATIOS}
     order = [middle for middle, _, _ in means.values()]
     return {
         "feature distance": means,
         "monotone": order == sorted(order),
-        "n": len(step),
-        "detectable share of the step": {ratio: detectable(pairs, len(pairs)) / mean(step) for ratio, pairs in alike.items()},
-        "detectable share of the step, by its own spread": detectable(step, len(step)) / mean(step),
+        "n": len(differences(found[0.5, 0], found[0.25, 0], "feature")),
+        "detectable share of the step": {f"by {by}": _shares(found, by) for by in (RATIO, DIFFERENCE)},
     }
+
+
+def _shares(found: dict[tuple[float, int], list[Row]], by: str) -> dict[str, float]:
+    step = list(differences(found[0.5, 0], found[0.25, 0], "feature", by).values())
+    noises = {"step": step}
+    noises |= {f"r = {r}": list(differences(found[r, 1], found[r, 0], "feature", by).values()) for r in RATIOS}
+    return {name: detectable(noise, len(noise)) / mean(step) for name, noise in noises.items()}

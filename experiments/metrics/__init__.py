@@ -26,6 +26,8 @@ class Metric:
             with (n, 3, H, W) pictures and a reference, as :func:`set_values`.
         unit: of the number, may be empty.
         of: "pair", "picture" or "set".
+        by: how a cell is compared with its control: by "difference", or by "ratio", for distances above 0 whose size differs from
+            prompt to prompt by a factor.
         made_by: the network that makes the number and where it is from; empty if none does.
     """
 
@@ -34,6 +36,7 @@ class Metric:
     measure: Callable[..., Any]
     unit: str = ""
     of: str = "pair"
+    by: str = "difference"
     made_by: str = ""
 
 
@@ -42,8 +45,8 @@ def metrics() -> dict[str, Metric]:
     return {
         "psnr": Metric("PSNR", "higher", _at("fidelity:psnr"), "dB"),
         "ssim": Metric("SSIM", "higher", _at("fidelity:ssim")),
-        "feature": Metric("feature distance", "lower", _at("feature:distance"), made_by=networks.efficientnet()),
-        "lpips": Metric("LPIPS", "lower", _at("lpips:distance"), made_by=networks.alexnet()),
+        "feature": Metric("feature distance", "lower", _at("feature:distance"), by="ratio", made_by=networks.efficientnet()),
+        "lpips": Metric("LPIPS", "lower", _at("lpips:distance"), by="ratio", made_by=networks.alexnet()),
         "detail": Metric("detail likeness", "higher", _at("fidelity:detail")),
         "background": Metric("background change", "lower", _at("fidelity:background")),
         "text": Metric("emoji text score", "higher", _at("text:score"), of="picture", made_by=networks.text_map()),

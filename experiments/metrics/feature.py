@@ -20,7 +20,7 @@ def distance(picture: Tensor, base: Tensor) -> float:
     """
     if torch.equal(picture, base):
         return 0.0
-    return 1 - float(F.cosine_similarity(one(picture), one(base), dim=0))
+    return max(0.0, 1 - float(F.cosine_similarity(one(picture).double(), one(base).double(), dim=0)))
 
 
 def one(picture: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .. import statistics, summary, tables
+from .. import comparison, summary, tables
 from ..config import Primary
 from ..folder import RunFolder
 from ..metrics import Metric, metrics
@@ -57,7 +57,7 @@ class Contents:
     @cached_property
     def cells(self) -> dict[str, list[Row]]:
         """Rows by cell, the bases first."""
-        return statistics.by_cell(sorted(self.rows, key=lambda row: row["role"] != "base"))
+        return comparison.by_cell(sorted(self.rows, key=lambda row: row["role"] != "base"))
 
     @cached_property
     def marks(self) -> dict[str, str]:
@@ -106,7 +106,7 @@ class Contents:
     def interval(self, cell: str, metric: str) -> Interval:
         """Mean and 95% interval over the prompts of a cell; not a number where nothing was measured."""
         if (cell, metric) not in self._intervals:
-            self._intervals[cell, metric] = statistics.interval(self.cells[cell], metric)
+            self._intervals[cell, metric] = comparison.interval(self.cells[cell], metric)
         return self._intervals[cell, metric]
 
     def set_value(self, cell: str, metric: str) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .. import statistics
+from .. import comparison
 from ..tables import DASH
 from .contents import Contents, Interval, Row
 from .curves import curve, jump
@@ -72,7 +72,7 @@ def _jumps(contents: Contents) -> dict[str, Sign]:
 
 def _minus_base(contents: Contents, name: str) -> dict[str, Sign]:
     sign = 1 if contents.metrics[name].better == "higher" else -1
-    values = {cell: statistics.interval(_differences(contents, cell, name), name) for cell in contents.merged}
+    values = {cell: comparison.interval(_differences(contents, cell, name), name) for cell in contents.merged}
     return _shown(values, lambda low, high: max(sign * low, sign * high) < 0, sign=True)
 
 

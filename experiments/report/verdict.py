@@ -2,16 +2,20 @@
 
 from dataclasses import dataclass
 
-from .. import statistics
+from .. import comparison
 from ..tables import DASH
 from .contents import Contents
 from .numbers import between, decimals, show
 
 NO_PRIMARY = "No metric was named before the run to decide (primary), so there is no verdict: the table only describes."
 NO_CONTROL = "The study has no control, so there is no verdict: the table only describes."
-TOLD = """Difference: cell minus control over the same prompts and seeds, with its 95% bootstrap interval. p: sign-flip test over
-prompts, corrected for the number of comparisons (Holm); below 0.05 is a verdict. Visible from: the smallest difference that
-so many prompts show in four of five studies, without that correction."""
+SAID = {
+    comparison.DIFFERENCE: "Difference: cell minus control",
+    comparison.RATIO: "Ratio: geometric mean of the cell's over the control's (1: no difference, 0.5: half the distance)",
+}
+TOLD = """ over the same prompts and seeds, with its 95% bootstrap interval. p: sign-flip test over prompts, corrected for the
+number of comparisons (Holm); below 0.05 is a verdict. Visible from: the smallest one that so many prompts show in four of five
+studies, without that correction."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +40,18 @@ def verdict(contents: Contents) -> Verdict:
         return Verdict(NO_PRIMARY, "", [])
     if primary.metric not in contents.metrics:
         return Verdict(f"{primary.metric} has no number for every single picture, so there is no verdict: see the table.", "", [])
-    found = statistics.compare(contents.rows, primary.metric, primary.better)
+    found = comparison.compare(contents.rows, primary.metric, primary.better)
     if not found:
         return Verdict(NO_CONTROL, "", [])
-    told = f"Primary metric: {contents.metrics[primary.metric].label} ({primary.better} is better), named before the run. {TOLD}"
-    return Verdict(statistics.answer(found), told, _table(contents, found))
+    named = f"Primary metric: {contents.metrics[primary.metric].label} ({primary.better} is better), named before the run."
+    return Verdict(comparison.answer(found), f"{named} {SAID[found[0].by]}{TOLD}", _table(contents, found))
 
 
-def _table(contents: Contents, found: list[statistics.Comparison]) -> list[list[str]]:
-    digits = decimals(value for one in found for value in (one.difference, one.low, one.high))
-    head = ["cell", "verdict", "difference", "95% interval", "p (Holm)", "visible from", "prompts", "pairs", "against"]
-    rows = [[f"{contents.marks[one.cell]} {one.cell}", one.verdict, show(one.difference, digits, sign=True),
+def _table(contents: Contents, found: list[comparison.Comparison]) -> list[list[str]]:
+    digits = decimals(value for one in found for value in (one.effect, one.low, one.high))
+    head = ["cell", "verdict", found[0].by, "95% interval", "p (Holm)", "visible from", "prompts", "pairs", "against"]
+    sign = found[0].by == comparison.DIFFERENCE
+    rows = [[f"{contents.marks[one.cell]} {one.cell}", one.verdict, show(one.effect, digits, sign),
              between(one.low, one.high, digits) or DASH, _p(one.p_holm), show(one.visible, digits), str(one.prompts), str(one.n),
              f"{contents.marks[one.against]} {one.against}"] for one in found]  # fmt: skip
     return [head, *rows]
