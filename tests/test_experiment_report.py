@@ -112,6 +112,15 @@ def test_parts_that_a_run_left_out_are_left_out(folder, page):
         assert f'<section id="{part}">' in page
 
 
+@pytest.mark.parametrize(("metric", "by", "told"), [("feature", "ratio", "geometric mean"), ("ssim", "difference", "cell minus")])
+def test_the_verdict_says_whether_it_compares_by_ratio_or_by_difference(tmp_path, metric, by, told):
+    better = {"feature": "lower", "ssim": "higher"}[metric]
+    found = verdict(Contents.read(synthetic_run(tmp_path / "run", primary={"metric": metric, "better": better})))
+    assert by in found.table[0] and told in found.told
+    effects = [line[found.table[0].index(by)] for line in found.table[1:]]
+    assert all(float(effect) > 1 if by == "ratio" else effect.startswith("-") for effect in effects)
+
+
 def test_without_a_primary_metric_or_a_control_no_verdict_is_given(run, folder, tmp_path):
     assert verdict(Contents.read(run)).table
     for contents in (Contents.read(folder), Contents.read(synthetic_run(tmp_path / "one", CELLS[:1], 2, parts=()))):
