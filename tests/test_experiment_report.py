@@ -12,7 +12,7 @@ from synthetic_run import CELLS, synthetic_run
 
 from mergekit_diff.experiments import summary
 from mergekit_diff.experiments.folder import RunFolder
-from mergekit_diff.experiments.metrics import as_json
+from mergekit_diff.experiments.metrics import as_json, metrics
 from mergekit_diff.experiments.report import labels, pareto, pictures, write_report
 from mergekit_diff.experiments.report.cells import columns
 from mergekit_diff.experiments.report.contents import Contents
@@ -119,6 +119,13 @@ def test_the_verdict_says_whether_it_compares_by_ratio_or_by_difference(tmp_path
     assert by in found.table[0] and told in found.told
     effects = [line[found.table[0].index(by)] for line in found.table[1:]]
     assert all(float(effect) > 1 if by == "ratio" else effect.startswith("-") for effect in effects)
+
+
+@pytest.mark.parametrize(("metric", "least", "scale"), [("feature", 0.01, "log"), ("feature", 0.0, "linear"), ("ssim", 0.5, "linear")])
+def test_what_is_compared_by_ratio_is_drawn_by_ratio_unless_something_is_zero(metric, least, scale):
+    axes = Figure().add_subplot()
+    pareto.scale(axes, metrics()[metric], [Point("a", 1, least, least, least), Point("b", 2, 1, 0.9, 1.1)])
+    assert axes.get_yscale() == scale
 
 
 def test_without_a_primary_metric_or_a_control_no_verdict_is_given(run, folder, tmp_path):

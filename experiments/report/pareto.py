@@ -8,7 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
+from matplotlib.ticker import LogLocator, NullLocator
 
+from ..comparison import RATIO
 from ..metrics import Metric
 from . import labels
 from .contents import Contents, Interval
@@ -77,6 +79,15 @@ def _costs(contents: Contents) -> list[tuple[str, str, Callable[[str], float | N
     ]
 
 
+def scale(axes: Any, metric: Metric, points: list[Point]) -> None:  # noqa: ANN401
+    """What is compared by ratio is drawn so that equal ratios are equal lengths, if nothing is 0."""
+    if metric.by == RATIO and min(end for point in points for end in _ends(point)) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+
+
 def kept_share(contents: Contents, cell: str) -> float | None:
     """Tokens that a cell leaves, as a share of what the layers see that any cell of the same base merges; 1 for a base."""
     lines = {line["cell"]: line for line in contents.lines}
@@ -119,6 +130,7 @@ def _plot(contents: Contents, cost: str, x_of: Callable[[str], float | None], me
         )
         if (base := next((x_of(cell) for cell in contents.cells if cell not in contents.merged), None)) is not None:
             axes.axvline(base, color=INK, alpha=0.4, lw=0.8, ls=":")
+        scale(axes, metric, points)
         axes.scatter([p.x for p in points for _ in range(2)], [end for p in points for end in _ends(p)], s=0)
         axes.margins(0.2, 0.12)
         drawn.draw_without_rendering()  # the limits and the layout are final from here on
