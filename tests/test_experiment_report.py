@@ -121,7 +121,9 @@ def test_the_verdict_says_whether_it_compares_by_ratio_or_by_difference(tmp_path
     assert all(float(effect) > 1 if by == "ratio" else effect.startswith("-") for effect in effects)
 
 
-@pytest.mark.parametrize(("metric", "least", "scale"), [("feature", 0.01, "log"), ("feature", 0.0, "linear"), ("ssim", 0.5, "linear")])
+@pytest.mark.parametrize(
+    ("metric", "least", "scale"), [("feature", 0.01, "log"), ("feature", 0.0, "linear"), ("ssim", 0.5, "linear")]
+)
 def test_what_is_compared_by_ratio_is_drawn_by_ratio_unless_something_is_zero(metric, least, scale):
     axes = Figure().add_subplot()
     pareto.scale(axes, metrics()[metric], [Point("a", 1, least, least, least), Point("b", 2, 1, 0.9, 1.1)])
