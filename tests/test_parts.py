@@ -372,6 +372,14 @@ def test_metric_keeps_shape_and_dtype_and_finds_a_token_most_like_itself(name, d
     torch.testing.assert_close(metric(unit, unit.clone()), own, atol=2e-2, rtol=2e-2)
 
 
+@pytest.mark.parametrize("name", ("euclidean", "manhattan"))
+def test_a_small_distance_of_long_tokens_is_not_lost_in_rounding(name, tokens):
+    a = 100 + 0.01 * tokens(2, 9)
+    exact = make("metric", name)(a.double(), a.double().clone())
+    for other in (a, a.clone()):
+        torch.testing.assert_close(make("metric", name)(a, other).double(), exact, atol=5e-5, rtol=1e-3)
+
+
 def test_bounded_metrics_stay_in_their_range(tokens):
     a = 100 * tokens(2, 9)
     for name in ("cosine", "pearson"):
