@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .comparison import RATIO, Comparison
+from .comparison import RATIO, Comparison, by_cell
 from .config import Primary
 from .metrics import metrics
 
@@ -56,7 +56,6 @@ def _verdict_row(one: Comparison) -> list[str]:
 
 def steps_table(rows: list[dict[str, Any]], column: str) -> list[list[str]]:
     """Heading and a row a cell: the mean of a number that every step has, over each fifth of the steps."""
-    from .comparison import by_cell
     from .report.curves import curve
 
     curves = {cell: found.mean for cell, group in by_cell(rows).items() if (found := curve(group, column)) is not None}

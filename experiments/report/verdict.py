@@ -16,6 +16,7 @@ SAID = {
 TOLD = """ over the same prompts and seeds, with its 95% bootstrap interval. p: sign-flip test over prompts, corrected for the
 number of comparisons (Holm); below 0.05 is a verdict. Visible from: the smallest one that so many prompts show in four of five
 studies, without that correction."""
+SPOILT = " A cell that spoils a few pictures shows in the means of all numbers below, rather than in this ratio."
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def verdict(contents: Contents) -> Verdict:
     if not found:
         return Verdict(NO_CONTROL, "", [])
     named = f"Primary metric: {contents.metrics[primary.metric].label} ({primary.better} is better), named before the run."
-    return Verdict(comparison.answer(found), f"{named} {SAID[found[0].by]}{TOLD}", _table(contents, found))
+    told = f"{named} {SAID[found[0].by]}{TOLD}{SPOILT if found[0].by == comparison.RATIO else ''}"
+    return Verdict(comparison.answer(found), told, _table(contents, found))
 
 
 def _table(contents: Contents, found: list[comparison.Comparison]) -> list[list[str]]:
