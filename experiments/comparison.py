@@ -65,12 +65,16 @@ def compare(rows: Iterable[Row], metric: str, better: str) -> list[Comparison]:
 
     Args:
         rows: of a run; only pictures whose control has the same prompt and seed count.
-        metric: a number of every row. The feature distance and LPIPS are compared by ratio, all others by difference.
+        metric: a number of every row. The feature distance and LPIPS are compared by ratio, all others by difference,
+            also a number of one's own.
         better: "lower" or "higher".
     """
-    cells = by_cell(rows)
+    cells, known = by_cell(rows), metrics().get(metric)
+    by = known.by if known else DIFFERENCE
     pairs = [(group[0]["cell"], group[0].get("against")) for group in cells.values()]
-    made = [_comparison(cells[name], cells[control], metric) for name, control in pairs if control in cells and control != name]
+    made = [
+        _comparison(cells[name], cells[control], metric, by) for name, control in pairs if control in cells and control != name
+    ]
     counted = [one for one in made if not one.verdict]
     corrected = iter(holm([one.p for one in counted]))
     return [one if one.verdict else _judged(one, next(corrected), better, len(counted)) for one in made]
@@ -124,15 +128,14 @@ def _per_prompt(values: dict[tuple[str, int], float]) -> dict[str, float]:
     return {prompt: math.fsum(group) / len(group) for prompt, group in groups.items()}
 
 
-def _comparison(cell: list[Row], control: list[Row], metric: str) -> Comparison:
-    by = metrics()[metric].by if metric in metrics() else DIFFERENCE
+def _comparison(cell: list[Row], control: list[Row], metric: str, by: str) -> Comparison:
     shown = math.exp if by == RATIO else float
-    found = differences(cell, control, metric, by)
+    found = list(differences(cell, control, metric, by).values())
     seeds = {(row["prompt"], row["seed"]) for row in cell} & {(row["prompt"], row["seed"]) for row in control}
-    middle, low, high = (shown(value) for value in bootstrap(list(found.values())))
-    reason = _not_comparable(cell, control, list(found.values()))
-    p = math.nan if reason else sign_flip(list(found.values()))
-    visible = math.nan if reason else shown(detectable(list(found.values()), len(found)))
+    middle, low, high = (shown(value) for value in bootstrap(found))
+    reason = _not_comparable(cell, control, found)
+    p = math.nan if reason else sign_flip(found)
+    visible = math.nan if reason else shown(detectable(found, len(found)))
     names = cell[0]["cell"], control[0]["cell"]
     return Comparison(*names, metric, by, len(seeds), len(found), middle, low, high, p, p, visible, reason)
 

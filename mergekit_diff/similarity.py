@@ -38,10 +38,12 @@ class Euclidean(SimilarityMetric):
     """Minus the L2 distance, at most 0: lengths count, where the cosine knows directions alone."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        origin = _wide(b)[..., :1, :]  # moves no token against another, and what is small rounds less
-        x = _wide(a) - origin
-        y = x if b is a else _wide(b) - origin
-        long_x, long_y = (torch.linalg.vector_norm(z, dim=-1).square() for z in (x, y))
+        wide = _wide(b)
+        origin = wide[..., :1, :]  # moves no token against another, and what is small rounds less
+        y = wide - origin
+        x = y if b is a else _wide(a) - origin
+        long_y = torch.linalg.vector_norm(y, dim=-1).square()
+        long_x = long_y if b is a else torch.linalg.vector_norm(x, dim=-1).square()
         return -(long_x[..., None] + long_y[..., None, :] - 2 * (x @ y.mT)).clamp_min(0).sqrt().to(a.dtype)
 
 

@@ -130,6 +130,12 @@ def test_what_is_compared_by_ratio_is_drawn_by_ratio_unless_something_is_zero(me
     assert axes.get_yscale() == scale
 
 
+def test_the_distances_of_a_page_are_drawn_by_ratio(run):
+    drawn, other = (str(plot) for plot in pareto.pareto(Contents.read(run))[0]["plots"][:2])
+    assert "feature distance" in drawn and "emoji text score" in other
+    assert {"0.02", "0.05"} <= set(re.findall(r">([\d.]+)<", drawn)) and "0.04" not in re.findall(r">([\d.]+)<", drawn)
+
+
 def test_without_a_primary_metric_or_a_control_no_verdict_is_given(run, folder, tmp_path):
     assert verdict(Contents.read(run)).table
     for contents in (Contents.read(folder), Contents.read(synthetic_run(tmp_path / "one", CELLS[:1], 2, parts=()))):
