@@ -18,8 +18,8 @@ class LocalMatch(MergeStrategy):
     """Match every source with the nearest destination of its own block; the best pairs of the grid merge. This project (2026).
 
     ToMeSD (Bolya and Hoffman 2023, arXiv 2303.17604) with its search kept inside blocks, so that time and memory grow with N
-    instead of its square. Unlike ``retom``, even regions give more tokens than detailed ones. Its defaults are the preset that
-    this project recommends: three quarters of the keys and values on two levels, a plan a step.
+    instead of its square. Unlike ``retom``, even regions give more tokens than detailed ones. Its defaults are the project's
+    preset: three quarters of the keys and values on two levels, a plan a step.
 
     Args:
         ratio: share of all tokens that is merged away; at most the share of sources, 3/4 for 2x2.
