@@ -78,21 +78,21 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 def _command(args: argparse.Namespace, words: list[str]) -> int:
     if args.command == "run":
-        from .loading import load_study
+        from .study.loading import load_study
 
         study = load_study(args.study, args.overrides)
         if args.wandb_sweep:
-            from .sweep import cells
-            from .wandb_sweep import sweep_file
+            from .study.sweep import cells
+            from .tracking.sweep_file import sweep_file
 
             cells(study)  # every cell is checked before a server gives it out
             print(sweep_file(study, [args.study, *args.overrides]), end="")
             return 0
-        from .runner import run
+        from .run.runner import run
 
         return run(study, [word for word in words if word != "--fresh"], args.fresh)
     if args.command == "generate":
-        from .single import generate, single_study
+        from .run.single import generate, single_study
 
         return generate(single_study(args.prompt, args.overrides))
     if args.command == "bench":
@@ -111,21 +111,21 @@ def _command(args: argparse.Namespace, words: list[str]) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from . import findings
-    from .folder import RunFolder
+    from .results import kept
+    from .results.folder import RunFolder
 
-    if findings.is_kept(args.folder):
+    if kept.is_kept(args.folder):
         if args.rows_into or args.tables_into:
             raise ValueError(f"{args.folder} has kept rows alone: --rows-into and --tables-into take a run folder")
-        print(findings.markdown(args.folder))
+        print(kept.markdown(args.folder))
         return 0
-    from .readme import paste_tables
     from .report import write_report
+    from .results.pasting import paste_tables
 
     folder = RunFolder(args.folder)
     print(write_report(folder))
     if args.rows_into is not None:
-        print(findings.keep(folder, args.rows_into))
+        print(kept.keep(folder, args.rows_into))
     if args.tables_into is not None:
         print(paste_tables(folder, args.tables_into))
     return 0

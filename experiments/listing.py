@@ -8,7 +8,7 @@ import yaml
 from mergekit_diff import MergeStrategy, names
 from mergekit_diff.components import KINDS, one_of, part_class
 
-from .loading import STUDIES
+from .study.loading import STUDIES
 
 
 def listing(kind: str | None = None) -> str:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from mergekit_diff.experiments.folder import RunFolder
+from mergekit_diff.experiments.results.folder import RunFolder
 
 STEPS = 8
 MADE_BY = {"feature": "Net (net 1.0)", "text": "Map (map 1.0)"}

@@ -30,7 +30,7 @@ from mergekit_diff.experiments.bench.config import check, check_outputs
 from mergekit_diff.experiments.bench.memory import LiveBytes, peak_bytes
 from mergekit_diff.experiments.bench.sizes import UNETS, find_size
 from mergekit_diff.experiments.bench.subject import Subject, subject
-from mergekit_diff.experiments.summary import write_csv
+from mergekit_diff.experiments.results.summary import write_csv
 from mergekit_diff.sites import find_sites
 
 

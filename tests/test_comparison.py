@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mergekit_diff.experiments import comparison
+from mergekit_diff.experiments.results import comparison
 
 
 def rows(cell, values, against=None, granted=0.5, seeds=1):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mergekit_diff.experiments.loading import STUDIES, build, find_study, load_study, put
-from mergekit_diff.experiments.sweep import cells
+from mergekit_diff.experiments.study.loading import STUDIES, build, find_study, load_study, put
+from mergekit_diff.experiments.study.sweep import cells
 
 DESIGN = """
 question: Does a longer cache period cost fidelity?
@@ -103,7 +103,7 @@ def test_swept_picture_settings_have_a_base_each(study_file):
 
 
 def test_ids_of_merged_pictures_change_with_the_library_and_those_of_bases_do_not(study_file, monkeypatch):
-    from mergekit_diff.experiments import jobs
+    from mergekit_diff.experiments.study import jobs
 
     cell = cells(load_study(study_file))[0]
 

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from tiny import tiny_pipeline
 
-from mergekit_diff.experiments import prediction  # noqa: F401  before a fork, so that no child has to
 from mergekit_diff.experiments.cli import main
-from mergekit_diff.experiments.folder import RunFolder
+from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.run import prediction  # noqa: F401  before a fork, so that no child has to
 
 KILLS = 10
 JOBS = 2 * 2 * 3

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from mergekit_diff.experiments.embedded import data, text
-from mergekit_diff.experiments.embedded.denoiser import new_unet
-from mergekit_diff.experiments.embedded.instrument import RATIOS, sensitivity
+from mergekit_diff.experiments.models.embedded import data, text
+from mergekit_diff.experiments.models.embedded.denoiser import new_unet
+from mergekit_diff.experiments.models.embedded.instrument import RATIOS, sensitivity
 
 
 def test_every_word_of_the_captions_is_one_token():
@@ -21,7 +21,7 @@ def test_every_word_of_the_captions_is_one_token():
 
 def test_every_process_builds_the_same_tokenizer():
     code = (
-        "from mergekit_diff.experiments.embedded import text; "
+        "from mergekit_diff.experiments.models.embedded import text; "
         "print(text.tokenize(text.new_tokenizer(), ['a 3d fire truck', 'Zürich!']))"
     )
     printed = {
@@ -47,7 +47,7 @@ def test_held_out_pairs_are_known_concepts_and_always_the_same():
 
 
 def test_normalised_latents_have_unit_moments_and_the_same_pictures():
-    from mergekit_diff.experiments.embedded import vae
+    from mergekit_diff.experiments.models.embedded import vae
 
     torch.manual_seed(0)
     model, x = vae.new_vae().eval(), torch.rand(8, 3, 32, 32) * 2 - 1
@@ -59,7 +59,7 @@ def test_normalised_latents_have_unit_moments_and_the_same_pictures():
 
 
 def test_the_mean_of_weights_follows_the_model():
-    from mergekit_diff.experiments.embedded.training import Ema
+    from mergekit_diff.experiments.models.embedded.training import Ema
 
     model = torch.nn.Linear(2, 2)
     ema = Ema(model, 0.9)
@@ -79,9 +79,9 @@ def test_the_unet_has_self_attention_over_1024_256_and_64_tokens():
 
 
 def test_training_can_begin_with_the_shipped_weights():
-    from mergekit_diff.experiments.embedded.denoiser import load_weights
-    from mergekit_diff.experiments.embedded.export import MODEL
     from mergekit_diff.experiments.models import load_pipeline
+    from mergekit_diff.experiments.models.embedded.denoiser import load_weights
+    from mergekit_diff.experiments.models.embedded.export import MODEL
 
     tokenizer = text.new_tokenizer()
     model = torch.nn.ModuleDict({"unet": new_unet(), "text_encoder": text.new_text_encoder(tokenizer)})
@@ -99,8 +99,8 @@ def small_training(tmp_path, monkeypatch):
     """Six pictures and a tiny U-Net, so that a training takes seconds."""
     from tiny import tiny_unet
 
-    from mergekit_diff.experiments.embedded import denoiser
-    from mergekit_diff.experiments.embedded.export import MODEL
+    from mergekit_diff.experiments.models.embedded import denoiser
+    from mergekit_diff.experiments.models.embedded.export import MODEL
 
     def unet():
         return tiny_unet(sample_size=32, cross_attention_dim=text.WIDTH)
@@ -124,7 +124,7 @@ def trained(folder, stage):
 
 @pytest.mark.parametrize("stage", ["denoiser", "vae"])
 def test_a_training_that_was_killed_ends_with_the_same_weights_to_the_bit(stage, small_training, monkeypatch):
-    from mergekit_diff.experiments.embedded import denoiser, training, vae
+    from mergekit_diff.experiments.models.embedded import denoiser, training, vae
 
     whole, killed = small_training("whole"), small_training("killed")
     module = {"denoiser": denoiser.Denoiser, "vae": vae.Autoencoder}[stage]
@@ -154,7 +154,7 @@ def test_a_training_that_was_killed_ends_with_the_same_weights_to_the_bit(stage,
 def test_the_log_of_a_resumed_training_has_every_step_once(tmp_path):
     from types import SimpleNamespace
 
-    from mergekit_diff.experiments.embedded.training import LossLog
+    from mergekit_diff.experiments.models.embedded.training import LossLog
 
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
     log = LossLog(tmp_path / "log.csv", every=1)

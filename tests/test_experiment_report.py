@@ -10,20 +10,20 @@ from matplotlib.figure import Figure
 from PIL import Image
 from synthetic_run import CELLS, synthetic_run
 
-from mergekit_diff.experiments import summary
-from mergekit_diff.experiments.folder import RunFolder
 from mergekit_diff.experiments.metrics import as_json, metrics
 from mergekit_diff.experiments.report import labels, pareto, pictures, write_report
 from mergekit_diff.experiments.report.cells import columns
-from mergekit_diff.experiments.report.contents import Contents
-from mergekit_diff.experiments.report.curves import curve, jump
 from mergekit_diff.experiments.report.figures import INK, figure, svg
 from mergekit_diff.experiments.report.merge_map import draw_map
-from mergekit_diff.experiments.report.numbers import between, decimals, show
 from mergekit_diff.experiments.report.pareto import Point, front
 from mergekit_diff.experiments.report.signatures import signatures
 from mergekit_diff.experiments.report.steps import shares
 from mergekit_diff.experiments.report.verdict import verdict
+from mergekit_diff.experiments.results import summary
+from mergekit_diff.experiments.results.contents import Contents
+from mergekit_diff.experiments.results.curves import curve, jump
+from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.results.numbers import between, decimals, show
 
 PROMPT = "<script>alert(1)</script>"
 

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 import mergekit_diff.experiments
-from mergekit_diff.experiments import comparison, findings, tables
 from mergekit_diff.experiments.cli import main
-from mergekit_diff.experiments.folder import RunFolder
+from mergekit_diff.experiments.results import comparison, kept, tables
+from mergekit_diff.experiments.results.folder import RunFolder
 
-KEPT = sorted(path.parent for path in Path(mergekit_diff.experiments.__path__[0]).glob(f"findings/*/{findings.ROWS}"))
+KEPT = sorted(path.parent for path in Path(mergekit_diff.experiments.__path__[0]).glob(f"findings/*/{kept.ROWS}"))
 
 
 @pytest.fixture
@@ -31,23 +31,23 @@ def folder(tmp_path):
 
 def test_a_verdict_is_computed_again_from_kept_rows(folder, tmp_path, capsys):
     whole = comparison.compare(folder.rows().values(), "psnr", "higher")
-    kept = findings.keep(folder, tmp_path / "kept")
+    copy = kept.keep(folder, tmp_path / "kept")
     shutil.rmtree(folder.path)
-    assert comparison.compare(findings.read(kept), "psnr", "higher") == whole
-    assert main(["report", str(kept)]) == 0
+    assert comparison.compare(kept.read(copy), "psnr", "higher") == whole
+    assert main(["report", str(copy)]) == 0
     said = capsys.readouterr().out
     assert said.startswith("Is it so?") and "better: x" in said and "| 12 |" in said
 
 
 def test_the_same_rows_are_the_same_file(folder, tmp_path):
-    a, b = (findings.keep(folder, tmp_path / name) / findings.ROWS for name in ("a", "b"))
+    a, b = (kept.keep(folder, tmp_path / name) / kept.ROWS for name in ("a", "b"))
     assert a.read_bytes() == b.read_bytes()
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.name)
 def test_what_the_log_says_follows_from_the_rows_beside_it(path):
     study = yaml.safe_load((path / "config.yaml").read_text())["study"]
-    compared = comparison.compare(findings.read(path), study["primary"]["metric"], study["primary"]["better"])
+    compared = comparison.compare(kept.read(path), study["primary"]["metric"], study["primary"]["better"])
     log = (path.parent.parent / "LOG.md").read_text()
     assert comparison.answer(compared) in log
 

@@ -8,7 +8,7 @@ from tiny import tiny_unet
 from torch.utils.flop_counter import FlopCounterMode
 
 from mergekit_diff import gate, merging, names, speed
-from mergekit_diff.experiments.cost import Operations
+from mergekit_diff.experiments.run.cost import Operations
 from mergekit_diff.speed import Speed
 
 PAYS, NEVER_PAYS = Speed(linear=1.0, attention=1.0, move=0.0, call=0.0), Speed(linear=0.0, attention=0.0, move=1.0, call=1.0)

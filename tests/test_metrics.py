@@ -11,8 +11,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mergekit_diff.experiments import metrics as package
-from mergekit_diff.experiments.embedded import data, text_score
-from mergekit_diff.experiments.embedded.text import caption
 from mergekit_diff.experiments.metrics import (
     NAMES,
     check_available,
@@ -26,6 +24,8 @@ from mergekit_diff.experiments.metrics import (
     text,
 )
 from mergekit_diff.experiments.metrics.networks import CLIP, LPIPS
+from mergekit_diff.experiments.models.embedded import data, text_score
+from mergekit_diff.experiments.models.embedded.text import caption
 
 CLOSENESS = [name for name, metric in metrics().items() if metric.of == "pair"]
 TINY_CLIP = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

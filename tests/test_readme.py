@@ -2,8 +2,8 @@
 
 import pytest
 
-from mergekit_diff.experiments.folder import RunFolder
-from mergekit_diff.experiments.readme import paste_tables
+from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.results.pasting import paste_tables
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import torch
 import yaml
 from tiny import tiny_pipeline
 
-from mergekit_diff.experiments import jobs
 from mergekit_diff.experiments.cli import main
-from mergekit_diff.experiments.folder import RunFolder, write_atomically
-from mergekit_diff.experiments.generation import Generation
+from mergekit_diff.experiments.files import write_atomically
+from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.run.generation import Generation
+from mergekit_diff.experiments.study import jobs
 
 STUDY = {
     "prompts": ["a <noto> apple", "a flat ../../cat"],
@@ -139,7 +140,7 @@ def test_a_failure_of_the_disk_is_one_line_and_exit_code_1(words, monkeypatch, c
     def full(*_):
         raise OSError(28, "No space left on device", "report.html")
 
-    monkeypatch.setattr("mergekit_diff.experiments.summary.write_csv", full)
+    monkeypatch.setattr("mergekit_diff.experiments.results.summary.write_csv", full)
     assert main(words) == 1
     assert capsys.readouterr().err.strip() == "mergekit-diff: error: No space left on device: report.html"
 
@@ -234,7 +235,7 @@ def test_a_gate_that_closes_every_site_leaves_the_base_and_no_complaint(words, f
 
 
 def test_a_run_that_lost_a_process_after_its_last_picture_is_not_done(words, monkeypatch):
-    from mergekit_diff.experiments import prediction
+    from mergekit_diff.experiments.run import prediction
 
     predict = prediction.predict
     monkeypatch.setattr(prediction, "predict", lambda *given: (predict(*given)[0], True))

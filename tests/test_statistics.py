@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mergekit_diff.experiments import statistics as st
+from mergekit_diff.experiments.results import inference as st
 
 
 @pytest.fixture

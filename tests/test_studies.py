@@ -10,11 +10,11 @@ import pytest
 import torch
 from tiny import tiny_pipeline
 
-from mergekit_diff.experiments.config import Primary
-from mergekit_diff.experiments.folder import RunFolder
-from mergekit_diff.experiments.loading import STUDIES, build, load_study
-from mergekit_diff.experiments.runner import run
-from mergekit_diff.experiments.sweep import cells
+from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.run.runner import run
+from mergekit_diff.experiments.study.config import Primary
+from mergekit_diff.experiments.study.loading import STUDIES, build, load_study
+from mergekit_diff.experiments.study.sweep import cells
 
 NAMES = sorted(file.stem for file in STUDIES.glob("*.yaml"))
 ASKED = [name for name in NAMES if name != "quickstart"]

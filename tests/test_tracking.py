@@ -12,11 +12,11 @@ import yaml
 from PIL import Image
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from mergekit_diff.experiments.folder import RunFolder
-from mergekit_diff.experiments.loading import STUDIES, build, load_study
-from mergekit_diff.experiments.sweep import cells
+from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.study.loading import STUDIES, build, load_study
+from mergekit_diff.experiments.study.sweep import cells
 from mergekit_diff.experiments.tracking import track
-from mergekit_diff.experiments.wandb_sweep import sweep_file
+from mergekit_diff.experiments.tracking.sweep_file import sweep_file
 
 PROMPTS = ["a <noto> apple", "a flat cat"]
 STEPS = 3

@@ -4,7 +4,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from mergekit_diff.experiments.embedded.text import new_tokenizer
+from mergekit_diff.experiments.models.embedded.text import new_tokenizer
 
 
 def tiny_unet(seed: int = 0, **changes) -> UNet2DConditionModel:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..folder import RunFolder, write_atomically
-from ..readme import paste_tables
-from ..tables import DASH, markdown
+from ..files import write_atomically
+from ..results.folder import RunFolder
+from ..results.pasting import paste_tables
+from ..results.tables import DASH, markdown
 from .peers import TOMESD
 from .results import Interval, paired, share_of
 from .variants import BASE, FLOOR, GATED

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from ..folder import write_atomically
+from ..files import write_atomically
 from ..models import check_device, resolve_device
 from ..provenance import git_commit, processor, versions
-from ..runner import use_threads
+from ..run.runner import use_threads
 from ..terminal import complain, progress_bar, show_table
 from . import scaling, tables
 from .config import Bench, check_outputs

@@ -12,8 +12,8 @@ from mergekit_diff.components import one_of
 from mergekit_diff.options import GATES, Options
 from mergekit_diff.sites import ROLES
 
-from ..config import DTYPES
-from ..loading import override
+from ..study.config import DTYPES
+from ..study.loading import override
 from .sizes import find_size
 
 WHAT = ("time", "flops", "scaling")

@@ -12,7 +12,7 @@ from torch import Tensor
 from mergekit_diff import LayerContext, MergeStrategy
 
 from ..models import resolve_device
-from ..rehearsal import toy_context
+from ..study.rehearsal import toy_context
 from .config import Bench
 from .memory import peak_bytes
 from .peers import TOMESD, has_tomesd, tomesd

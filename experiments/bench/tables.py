@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..tables import DASH
+from ..results.tables import DASH
 from .peers import TOMESD
 from .variants import BASE, FLOOR
 

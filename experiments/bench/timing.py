@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.benchmark.utils.timer import timer  # waits for the device
 
-from ..cost import Operations, Parts
+from ..run.cost import Operations, Parts
 from .memory import peak_bytes
 from .subject import TIMESTEP, Subject
 from .variants import Variant

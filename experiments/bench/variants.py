@@ -12,7 +12,7 @@ from mergekit_diff import MergeStrategy, make, merging, names
 from mergekit_diff.components import part_class
 from mergekit_diff.schedules import Constant
 
-from ..rehearsal import rehearse
+from ..study.rehearsal import rehearse
 from .config import Bench
 from .peers import TOMESD, floor, has_tomesd, hooked, tomesd
 

@@ -56,7 +56,7 @@ def picture_files(folder: str) -> list[Path]:
 def _of_folder(name: str, folder: str) -> Tensor:
     from PIL import Image
 
-    from ..picture import as_tensor
+    from ..run.picture import as_tensor
     from .sets import extract
 
     rows = []

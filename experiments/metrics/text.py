@@ -1,6 +1,6 @@
 """Agreement of an emoji picture with its caption: a linear map from picture features to sentence embeddings.
 
-The maps are ridge regressions fitted on some 1,500 captioned emoji (``experiments/embedded/text_score.py``). A picture of a
+The maps are ridge regressions fitted on some 1,500 captioned emoji (``models/embedded/text_score.py``). A picture of a
 style is scored by the map that was fitted on the two other styles and has not seen any picture of its own, so that the scores
 of real pictures are an honest ceiling. What this does and does not measure:
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..metrics import Metric
-from ..tables import DASH
-from .contents import Contents
-from .numbers import between, decimals, show
+from ..results.contents import Contents
+from ..results.numbers import between, decimals, show
+from ..results.tables import DASH
 
 Value = float | None
 Cell = tuple[str, str, float | str]

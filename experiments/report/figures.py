@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .contents import Contents
+from ..results.contents import Contents
 
 INK = "#010203"
 """Stands for the colour of the page's text, which an SVG in a page can name but matplotlib cannot."""

@@ -10,10 +10,10 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.ticker import LogLocator, NullLocator
 
-from ..comparison import RATIO
 from ..metrics import Metric
+from ..results.comparison import RATIO
+from ..results.contents import Contents, Interval
 from . import labels
-from .contents import Contents, Interval
 from .figures import INK, MARKERS, colours, figure, label_axes, markers, strategy, svg
 
 SHORT = 18

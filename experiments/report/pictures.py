@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from .contents import Contents, Row
+from ..results.contents import Contents, Row
 from .merge_map import draw_map
 
 PROMPTS, PICTURES = 24, 480

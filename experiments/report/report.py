@@ -6,11 +6,12 @@ from pathlib import Path
 import jinja2
 import yaml
 
-from .. import tables
 from ..bench import read_table
-from ..folder import RunFolder, write_atomically
+from ..files import write_atomically
+from ..results import tables
+from ..results.contents import Contents
+from ..results.folder import RunFolder
 from .cells import columns
-from .contents import Contents
 from .pareto import key, pareto
 from .pictures import grid, maps
 from .sheet import draw_sheet

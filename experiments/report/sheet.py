@@ -4,7 +4,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..folder import RunFolder
+from ..results.folder import RunFolder
 
 SIDE, LABEL, GAP = 128, 22, 4
 

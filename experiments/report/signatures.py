@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .. import comparison
-from ..tables import DASH
-from .contents import Contents, Interval, Row
-from .curves import curve, jump
-from .numbers import between, decimals, show
+from ..results import comparison
+from ..results.contents import Contents, Interval, Row
+from ..results.curves import curve, jump
+from ..results.numbers import between, decimals, show
+from ..results.tables import DASH
 
 DETAIL = """Likeness of the amount of fine detail to the base's: 1 is as much as the base has. Clearly below 1, texture and edges
 were averaged away (over-merged), or seams and noise were added: the pictures tell which. Judged against the control's."""

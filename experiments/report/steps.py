@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
-from .contents import Contents
-from .curves import Curve, curve, jump
+from ..results.contents import Contents
+from ..results.curves import Curve, curve, jump
 from .figures import INK, colours, figure, label_axes, svg
 
 SHADES = "viridis"

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from .. import comparison
-from ..tables import DASH
-from .contents import Contents
-from .numbers import between, decimals, show
+from ..results import comparison
+from ..results.contents import Contents
+from ..results.numbers import between, decimals, show
+from ..results.tables import DASH
 
 NO_PRIMARY = "No metric was named before the run to decide (primary), so there is no verdict: the table only describes."
 NO_CONTROL = "The study has no control, so there is no verdict: the table only describes."

@@ -1,0 +1,49 @@
+"""Can the embedded model tell strategies apart? The study ``instrument``, and what its rows say."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from ...results.comparison import DIFFERENCE, RATIO, Row, by_cell, differences, interval
+from ...results.folder import RunFolder
+from ...results.inference import detectable
+from ...run.runner import run
+from ...study.loading import load_study
+
+RATIOS = (0.1, 0.25, 0.5, 0.75)
+
+
+def instrument(out: Path) -> dict[str, Any]:
+    """Run the study ``instrument`` in ``out`` and measure it with :func:`sensitivity`."""
+    study = replace(load_study("instrument"), out=str(out))
+    if run(study, ["run", "instrument", f"out={out}"]):
+        raise RuntimeError(f"the study instrument is not complete in {out}")
+    return sensitivity(RunFolder(out).rows().values())
+
+
+def sensitivity(rows: Iterable[Row]) -> dict[str, Any]:
+    """Whether the feature distance grows with ToMeSD's ratio, and how small a change of it these prompts can detect.
+
+    Detectable changes are shares of the step from r = 0.25 to 0.5: of its logarithm ("by ratio", as studies compare the distance)
+    and of the plain distance ("by difference"). The noise is the spread over the prompts of the step itself ("step"), or that of
+    two settings of one ratio that differ only in the seed of their merging, which is the noise of a small change.
+    """
+    cells = by_cell(rows)
+    found = {(ratio, seed): cells[f"ratio={ratio}, seed={seed}"] for ratio in RATIOS for seed in (0, 1)}
+    means = {ratio: interval(found[ratio, 0], "feature") for ratio in RATIOS}
+    order = [middle for middle, _, _ in means.values()]
+    return {
+        "feature distance": means,
+        "monotone": order == sorted(order),
+        "n": len(differences(found[0.5, 0], found[0.25, 0], "feature")),
+        "detectable share of the step": {f"by {by}": _shares(found, by) for by in (RATIO, DIFFERENCE)},
+    }
+
+
+def _shares(found: dict[tuple[float, int], list[Row]], by: str) -> dict[str, float]:
+    step = list(differences(found[0.5, 0], found[0.25, 0], "feature", by).values())
+    noises = {"step": step}
+    noises |= {f"r = {r}": list(differences(found[r, 1], found[r, 0], "feature", by).values()) for r in RATIOS}
+    return {name: detectable(noise, len(noise)) / mean(step) for name, noise in noises.items()}

@@ -1,0 +1,1 @@
+"""What came out: rows, means, comparisons, tables."""

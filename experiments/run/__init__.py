@@ -1,0 +1,1 @@
+"""Makes what a study asks for: images, rows, sets, costs."""

@@ -1,0 +1,218 @@
+"""Jobs shared out over processes: Lightning predicts, a writer keeps every picture as soon as it is made.
+
+What is shared out is a (prompt, seed) with its base and all its cells, so that a base is made once and lies where it is needed.
+"""
+
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import DataLoader
+
+from ..models import resolve_device
+from ..study.config import Study
+from ..study.jobs import Job, units
+from ..terminal import progress_bar
+from .generation import Generation
+from .picture import Made
+
+PATIENCE = timedelta(days=30)
+"""So long may a process that is done wait for the others."""
+
+
+class Pictures(L.LightningModule):
+    """Makes the pictures of this process's share of the jobs.
+
+    Args:
+        generation: how.
+        todo: every job of the study, the same in all processes.
+    """
+
+    def __init__(self, generation: Generation, todo: Sequence[Job]) -> None:
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # on resume a process may have nothing left to do
+        self.generation, self.units = generation, units(todo)
+        self.jobs: list[Job] = []
+
+    def predict_dataloader(self) -> DataLoader:
+        """Numbers of jobs; which process has which depends on the study alone, not on what is done already.
+
+        The gates come from the first process here, since a process without jobs comes no further.
+        """
+        self.generation.gates = self.trainer.strategy.broadcast(self.generation.gates)
+        done = self.generation.folder.rows()
+        mine = self.units[self.trainer.global_rank :: self.trainer.world_size]
+        self.jobs = [job for unit in mine for job in unit if job.id not in done]
+        return DataLoader(range(len(self.jobs)), batch_size=None)  # pyright: ignore[reportArgumentType]
+
+    def on_predict_start(self) -> None:
+        """To this process's own device."""
+        if self.device.type == "cuda":
+            self.generation.pipe.to(self.device)
+
+    def predict_step(self, number: int) -> Made | Exception:
+        """One picture; one that fails does not stop the others."""
+        try:
+            return self.generation.make(self.jobs[number])
+        except Exception as error:
+            return error
+
+
+class Writer(BasePredictionWriter):
+    """Keeps every picture and its row; remembers why some failed, each reason once."""
+
+    def __init__(self) -> None:
+        super().__init__("batch")
+        self.reasons: dict[str, None] = {}
+        self._unit: tuple[str, int] | None = None
+        self._stack = ExitStack()
+        self._advance: Callable[[], None] = lambda: None
+        self._told, self._parent = False, os.getppid()
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Show how far the first process is; the others have as much to do. Be told to end between two pictures."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda number, _: self._tell(trainer, number))
+        if trainer.is_global_zero and isinstance(pl_module, Pictures):
+            self._advance = self._stack.enter_context(progress_bar("pictures", len(pl_module.jobs)))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Take the bar away."""
+        self._stack.close()
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: Any,  # noqa: ANN401
+        batch_indices: Sequence[int] | None,
+        batch: int,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Keep one picture.
+
+        Raises:
+            InterruptedError: the process was told to end.
+        """
+        assert isinstance(pl_module, Pictures)
+        job, generation = pl_module.jobs[batch], pl_module.generation
+        if self._unit != (job.prompt, job.seed):
+            generation.forget()
+            self._unit = (job.prompt, job.seed)
+        try:
+            if isinstance(prediction, Exception):
+                raise prediction
+            generation.keep(job, prediction)
+        except Exception as error:
+            self.reasons[f"{job.cell.name}: {type(error).__name__}: {error}"] = None
+        self._advance()
+        if self._told:
+            raise InterruptedError("told to end")
+        if not trainer.is_global_zero and os.getppid() != self._parent:
+            raise InterruptedError("the process that started this one is gone")
+
+    def _tell(self, trainer: L.Trainer, number: int) -> None:
+        """End after this picture, and pass it on to the processes that this one has started.
+
+        Lightning 2.6's own handler broadcasts from inside the signal, which fails once another process is gone, in the middle of
+        a picture. Lightning puts the handler back that was there before.
+        """
+        self._told = True
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(number)
+
+
+def predict(generation: Generation, todo: Sequence[Job], study: Study) -> tuple[list[str], bool]:
+    """Do all jobs that are not done, in this process or in its share of several.
+
+    Whether all were done is for the caller to see from the rows: a process that died can't tell.
+
+    Returns:
+        Why some failed, and whether this process was told to end or has lost another one.
+    """
+    writer, lost = Writer(), False
+    with _as_before(), _quiet():
+        trainer = _trainer(study, writer)
+        try:
+            trainer.predict(Pictures(generation, todo), return_predictions=False)
+            trainer.strategy.barrier()
+            _leave_group()
+        except Exception as error:
+            writer.reasons[f"{type(error).__name__}: {error}".splitlines()[0]] = None
+            lost = True
+    return list(writer.reasons), lost
+
+
+def _leave_group() -> None:
+    """Take the connections between the processes down in good order: at Python's own end one may abort (torch 2.13)."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _trainer(study: Study, writer: Writer) -> L.Trainer:
+    devices, nodes = _processes(study)
+    device = resolve_device(study.device)
+    return L.Trainer(
+        accelerator="gpu" if device == "cuda" else device,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=DDPStrategy(timeout=PATIENCE) if devices * nodes > 1 else "auto",
+        callbacks=[writer],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        inference_mode=False,
+    )
+
+
+def _processes(study: Study) -> tuple[int, int]:
+    """Processes a node, and nodes: what torchrun started, else what the study says."""
+    if not TorchElasticEnvironment.detect():
+        return study.devices, study.num_nodes
+    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    return local, world // local
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """An interrupt leaves as one: Lightning makes an exit of it and ignores the next."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        raise KeyboardInterrupt from end
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's chatter about devices and workers."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""What is asked: a study's schema, its cells, their rehearsal, its jobs."""

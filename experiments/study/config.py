@@ -1,0 +1,125 @@
+"""The schema of a study and its ranges. A study is one YAML file that asks one question."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mergekit_diff.components import one_of
+
+from ..metrics import NAMES, metrics
+from ..models import SCHEDULERS
+
+PROBES = ("staleness",)
+DTYPES = ("float32", "float16", "bfloat16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass
+class Merging:
+    """Options of ``merging`` that a study may set; None takes the strategy's own default."""
+
+    refresh: int | None = None
+    roles: list[str] | None = None
+    levels: Any = None
+    share: list[str] = field(default_factory=list)
+    gate: str = "none"
+    seed: int = 0
+
+
+@dataclass
+class Primary:
+    """The metric that decides, named before the run."""
+
+    metric: str = "feature"
+    better: str = "lower"
+
+
+@dataclass
+class Wandb:
+    """Where the run is tracked."""
+
+    mode: str = "offline"
+    project: str = "mergekit-diff"
+
+
+@dataclass
+class Study:
+    """One question and everything that decides its pictures. ``prompts``, ``sweep`` and ``control`` are plain data."""
+
+    question: str = ""
+    hypothesis: str = ""
+    model: str = "emoji"
+    prompts: Any = "emoji-8"
+    seeds: int = 1
+    steps: int = 20
+    guidance: float = 2.0
+    strategy: dict[str, Any] = field(default_factory=lambda: {"name": "retom"})
+    merging: Merging = field(default_factory=Merging)
+    sweep: Any = field(default_factory=dict)
+    sweep_method: str = "grid"
+    sweep_count: int | None = None
+    control: Any = field(default_factory=dict)
+    metrics: list[str] = field(default_factory=lambda: ["psnr", "ssim", "feature"])
+    primary: Primary | None = None
+    probes: list[str] = field(default_factory=list)
+    costs: bool = True
+    speed: bool = False
+    wandb: Wandb = field(default_factory=Wandb)
+    devices: int = 1
+    num_nodes: int = 1
+    device: str = "auto"
+    dtype: str = "float32"
+    threads: int | None = None
+    scheduler: str | None = None
+    size: Any = None
+    reference: str | None = None
+    out: str = "runs/study"
+
+    def record(self) -> dict[str, Any]:
+        """The study as plain data, as it stands in config.yaml."""
+        return asdict(self)
+
+    def height_and_width(self) -> tuple[int, int] | tuple[None, None]:
+        """``size`` in pixels; (None, None) leaves it to the model."""
+        if self.size is None:
+            return None, None
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        return height, width
+
+
+def check(study: Study) -> Study:
+    """Return the study if every value is in range.
+
+    Raises:
+        ValueError: a value is out of range or names something unknown; the message is one line.
+    """
+    for name, least in (("seeds", 1), ("steps", 1), ("threads", 1), ("sweep_count", 1), ("devices", 1), ("num_nodes", 1)):
+        value = getattr(study, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+    if not (math.isfinite(study.guidance) and study.guidance >= 0):
+        raise ValueError(f"guidance must be a number of at least 0, not {study.guidance}")
+    _check_names(study)
+    _check_size(study.size)
+    return study
+
+
+def _check_names(study: Study) -> None:
+    choices = [("sweep_method", study.sweep_method, ("grid", "random"))]
+    choices += [("dtype", study.dtype, DTYPES), ("device", study.device, DEVICES)]
+    choices += [("metric", name, NAMES) for name in study.metrics]
+    choices += [("probe", name, PROBES) for name in study.probes]
+    choices += [("scheduler", study.scheduler, SCHEDULERS)] if study.scheduler is not None else []
+    choices += [("wandb.mode", study.wandb.mode, ("offline", "disabled", "online"))]
+    if study.primary is not None:
+        of_pictures = [name for name, metric in metrics().items() if name in study.metrics and metric.of != "set"]
+        choices += [("primary.metric", study.primary.metric, of_pictures)]
+        choices += [("primary.better", study.primary.better, ("lower", "higher"))]
+    for what, given, possible in choices:
+        one_of(given, possible, what)
+
+
+def _check_size(size: object) -> None:
+    sides = size if isinstance(size, list) and len(size) == 2 else [size]
+    if size is not None and not all(type(side) is int and side > 0 for side in sides):
+        raise ValueError(f"size must be a number of pixels or [height, width], not {size!r}")

@@ -1,0 +1,1 @@
+"""What a kind of model makes, and how it is judged."""

@@ -1,0 +1,55 @@
+"""The sweep of a study as the file that ``wandb sweep`` takes: a server then gives the cells out to agents."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from ..study.config import Primary, Study
+from ..study.loading import flatten
+
+AGENT = 'exec mergekit-diff run {words} "sweep={{}}" "control={{}}" wandb.mode=online out={out}/"$WANDB_RUN_ID" "$@"'
+"""A shell, since an agent names the run in the environment of its command, and every cell needs a folder of its own."""
+
+
+def sweep_file(study: Study, words: Sequence[str]) -> str:
+    """The YAML text for ``wandb sweep``. Every agent then runs one cell at a time, beside its base.
+
+    Args:
+        study: what is swept, and by what metric it is judged.
+        words: name or path of the study and the ``key=value`` words that changed it.
+
+    Raises:
+        ValueError: the study sweeps nothing.
+    """
+    specs = flatten(study.sweep)
+    if not specs:
+        raise ValueError("the study sweeps nothing: a W&B sweep needs sweep={key: {values: [...]}}")
+    script = AGENT.format(words=shlex.join(words), out=shlex.quote(study.out))
+    spec: dict[str, Any] = {
+        "program": "mergekit-diff",
+        "command": ["sh", "-c", script, "mergekit-diff", "${args_no_hyphens}"],
+        "method": study.sweep_method,
+        "parameters": {key: _parameter(value) for key, value in specs.items()},
+    }
+    if isinstance(study.primary, Primary):
+        goal = {"lower": "minimize", "higher": "maximize"}[study.primary.better]
+        spec["metric"] = {"name": study.primary.metric, "goal": goal}
+    if study.sweep_count is not None:
+        spec["run_cap"] = study.sweep_count
+    return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _parameter(spec: dict[str, Any]) -> dict[str, Any]:
+    if "values" in spec:
+        return {"values": [_word(value) for value in spec["values"]]}
+    return {key: _word(value) for key, value in spec.items()}
+
+
+def _word(value: Any) -> Any:  # noqa: ANN401
+    """A value that an agent's ``str`` leaves readable as YAML: numbers and plain texts as they are, all else as JSON."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    readable = isinstance(value, str) and yaml.safe_load(value) == value
+    return value if plain or readable else json.dumps(value, ensure_ascii=False)
