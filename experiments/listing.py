@@ -6,7 +6,7 @@ import inspect
 import yaml
 
 from mergekit_diff import MergeStrategy, names
-from mergekit_diff.components import KINDS, one_of, part_class
+from mergekit_diff.registry import KINDS, one_of, part_class
 
 from .study.loading import STUDIES
 

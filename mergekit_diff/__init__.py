@@ -10,18 +10,17 @@ if TYPE_CHECKING:
         RatioSchedule,
         SimilarityMetric,
         WindowSchedule,
-        make,
-        names,
-        register,
     )
     from .plan import MergePlan
+    from .registry import make, names, register
     from .report import MergeReport
     from .session import MergeSession, attach, merging
     from .sites import Site, register_family
 
 _HOMES = {
-    "components": ("LayerContext MergeStrategy RatioSchedule SimilarityMetric WindowSchedule make names register"),
+    "components": "LayerContext MergeStrategy RatioSchedule SimilarityMetric WindowSchedule",
     "plan": "MergePlan",
+    "registry": "make names register",
     "report": "MergeReport",
     "session": "MergeSession attach merging",
     "sites": "Site register_family",

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .components import MergeStrategy, one_of
+from .components import MergeStrategy
+from .registry import one_of
 from .sites import ROLES
 
 SHARE = ("cfg", "grid")

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .components import LayerContext, RatioSchedule, WindowSchedule, one_of, register
+from .components import LayerContext, RatioSchedule, WindowSchedule
+from .registry import one_of, register
 
 Size = int | tuple[int, ...]
 

@@ -4,7 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TypeVar
 
-from .components import LayerContext, Part, RatioSchedule, WindowSchedule
+from .components import LayerContext, RatioSchedule, WindowSchedule
+from .registry import Part
 from .schedules import Constant
 
 AnyPart = TypeVar("AnyPart", bound=Part)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .components import SimilarityMetric, register
+from .components import SimilarityMetric
+from .registry import register
 
 
 @register("cosine")

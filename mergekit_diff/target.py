@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from .components import MergeStrategy, make, one_of, part_class
+from .components import MergeStrategy
 from .options import NAMES as OPTIONS
+from .registry import make, one_of, part_class
 
 
 def strategy_of(spec: Any, settings: Mapping[str, Any]) -> MergeStrategy:  # noqa: ANN401

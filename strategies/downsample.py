@@ -6,8 +6,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, register
+from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule
 from mergekit_diff.plan import MergePlan
+from mergekit_diff.registry import register
 from mergekit_diff.schedules import Constant
 
 

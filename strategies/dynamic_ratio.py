@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from mergekit_diff.components import LayerContext, RatioSchedule, register
+from mergekit_diff.components import LayerContext, RatioSchedule
 from mergekit_diff.plan import MergePlan
+from mergekit_diff.registry import register
 from mergekit_diff.schedules import Constant, Linear
 
 from .wrapper import Wrapper

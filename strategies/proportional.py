@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mergekit_diff.components import LayerContext, register
+from mergekit_diff.components import LayerContext
 from mergekit_diff.plan import MergePlan
+from mergekit_diff.registry import register
 
 from .wrapper import Wrapper
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, SimilarityMetric, WindowSchedule, register
+from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, SimilarityMetric, WindowSchedule
 from mergekit_diff.plan import MergePlan
+from mergekit_diff.registry import register
 from mergekit_diff.schedules import ByStage, Constant
 from mergekit_diff.similarity import Cosine
 from mergekit_diff.windows import check_alpha, merge_in_windows

@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny import tiny_pipeline, tiny_unet
 
-from mergekit_diff import LayerContext, MergePlan, MergeStrategy, RatioSchedule, WindowSchedule, components
+from mergekit_diff import LayerContext, MergePlan, MergeStrategy, RatioSchedule, WindowSchedule
+from mergekit_diff import registry as parts
 
 torch.set_num_threads(1)  # tiny models lose more by waiting for a second core than they gain
 
@@ -143,12 +144,12 @@ def recorder():
 @pytest.fixture
 def registry():
     """A registry in which a test may write: what it registers is forgotten afterwards."""
-    components.load_plugins()
-    before = {kind: dict(parts) for kind, parts in components._REGISTRY.items()}
-    yield components
-    for kind, parts in components._REGISTRY.items():
-        parts.clear()
-        parts.update(before[kind])
+    parts.load_plugins()
+    before = {kind: dict(known) for kind, known in parts._REGISTRY.items()}
+    yield parts
+    for kind, known in parts._REGISTRY.items():
+        known.clear()
+        known.update(before[kind])
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def families():
     """As ``registry``, for the families of models."""
     from mergekit_diff import sites
 
-    components.load_plugins()
+    parts.load_plugins()
     before = dict(sites._FAMILIES)
     yield sites
     sites._FAMILIES.clear()

@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mergekit_diff.components import one_of
 from mergekit_diff.options import GATES, Options
+from mergekit_diff.registry import one_of
 from mergekit_diff.sites import ROLES
 
 from ..study.config import DTYPES

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mergekit_diff.components import one_of
+from mergekit_diff.registry import one_of
 
 from ..models import NAMES
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from mergekit_diff import MergeStrategy, make, merging, names
-from mergekit_diff.components import part_class
+from mergekit_diff.registry import part_class
 from mergekit_diff.schedules import Constant
 
 from ..study.rehearsal import rehearse

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from mergekit_diff.components import one_of
+from mergekit_diff.registry import one_of
 
 from . import feature
 

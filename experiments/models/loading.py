@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mergekit_diff.components import one_of
+from mergekit_diff.registry import one_of
 
 NAMES = {"emoji": Path(__file__).parent / "embedded" / "emoji"}
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mergekit_diff.components import one_of
+from mergekit_diff.registry import one_of
 
 from ..metrics import NAMES, metrics
 from ..models import SCHEDULERS

@@ -10,7 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mergekit_diff.components import one_of
+from mergekit_diff.registry import one_of
 
 from .config import Study, check
 

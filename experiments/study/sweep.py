@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mergekit_diff import MergeStrategy, make
-from mergekit_diff.components import one_of
+from mergekit_diff.registry import one_of
 
 from .config import Study
 from .loading import build, flatten, put

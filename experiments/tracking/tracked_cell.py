@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from mergekit_diff import make
-from mergekit_diff.components import Part
+from mergekit_diff.registry import Part
 
 from ..report.merge_map import draw_map, side_by_side
 from ..results import summary

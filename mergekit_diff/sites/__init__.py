@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from ..components import load_plugins, one_of
+from ..registry import load_plugins, one_of
 
 ROLES = ("self_attention", "key_value", "cross_attention", "feed_forward")
 
