@@ -33,9 +33,9 @@ def _parts(kind: str) -> list[str]:
 
 
 def _defaults(cls: type[MergeStrategy]) -> str:
-    """Where a strategy works, and for how many steps, unless ``merging`` is told otherwise."""
-    if any(isinstance(getattr(cls, option), property) for option in ("roles", "levels", "refresh")):
-        return "as the strategy inside"
+    """The options of ``merging`` that a strategy brings along."""
+    if cls.defaults is not MergeStrategy.defaults:
+        return "defaults inherited from inner"
     return f"roles: {', '.join(cls.roles)}; levels: {cls.levels or 'all'}; refresh: {cls.refresh}"
 
 

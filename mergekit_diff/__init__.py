@@ -11,7 +11,7 @@ if TYPE_CHECKING:
         SimilarityMetric,
         WindowSchedule,
     )
-    from .plan import MergePlan
+    from .plan import MergePlan, Plan
     from .registry import make, names, register
     from .report import MergeReport
     from .session import MergeSession, attach, merging
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "components": "LayerContext MergeStrategy RatioSchedule SimilarityMetric WindowSchedule",
-    "plan": "MergePlan",
+    "plan": "MergePlan Plan",
     "registry": "make names register",
     "report": "MergeReport",
     "session": "MergeSession attach merging",
@@ -34,6 +34,7 @@ __all__ = [
     "MergeReport",
     "MergeSession",
     "MergeStrategy",
+    "Plan",
     "RatioSchedule",
     "SimilarityMetric",
     "Site",

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .plan import MergePlan
+from .plan import Plan
 from .registry import Part
 
 
@@ -43,6 +43,17 @@ class LayerContext:
     noise: Tensor
 
 
+@dataclass(frozen=True)
+class Defaults:
+    """What :func:`mergekit_diff.merging` does with a strategy where the user does not say; its options explain each."""
+
+    roles: tuple[str, ...]
+    refresh: int
+    levels: int | None
+    share: tuple[str, ...]
+    proportional: bool
+
+
 class MergeStrategy(Part):
     """Chooses, from a block's input, which tokens merge. Holds no state: the session keeps plans and draws noise."""
 
@@ -50,10 +61,20 @@ class MergeStrategy(Part):
     roles: ClassVar[tuple[str, ...]] = ("self_attention",)
     refresh: ClassVar[int] = 1
     levels: ClassVar[int | None] = None
-    batch_shared: ClassVar[bool] = False
+    share: ClassVar[tuple[str, ...]] = ()
+    proportional: ClassVar[bool] = False
+
+    def defaults(self) -> Defaults:
+        """The options of ``merging`` that suit this strategy: its class attributes, unless it wraps another strategy."""
+        return Defaults(self.roles, self.refresh, self.levels, self.share, self.proportional)
+
+    @property
+    def batch_shared(self) -> bool:
+        """Whether the plan of one row depends on the other rows of the batch."""
+        return False
 
     @abstractmethod
-    def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan | None:
+    def plan(self, x: Tensor, ctx: LayerContext) -> Plan | None:
         """The plan for (B, N, C) tokens, or None to leave this site alone."""
 
 

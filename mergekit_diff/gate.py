@@ -5,27 +5,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .components import MergeStrategy
 from .ledger import Place
-from .plan import MergePlan
-from .planner import Turn, make_plan
+from .plan import Plan
+from .planner import Tokens
 from .sources import library, sources
 from .speed import seconds_of_plan, speed
 
 MARGIN = 1.1
-"""A site merges if this many times its costs are saved: a prediction that is a little wrong makes nothing slower."""
+"""A site merges only if it saves this many times what it costs: the estimate is good to some 10%, and where saving and cost
+are about equal, merging would change the image for nothing."""
+
+
+Decision = Mapping[str, Any]
+"""``merges``, whether the site does, and ``saves_ms`` and ``costs_ms``, the estimate behind it; JSON can hold it."""
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Estimate:
     """Milliseconds of one call at one site.
 
     Args:
-        saves: what the layers take less on merged tokens.
-        costs: merging, unmerging and the share of a plan.
+        saves: how much less the layers take on merged tokens.
+        costs: what merging and unmerging take, and this call's part of planning.
     """
 
     saves: float
@@ -38,63 +42,67 @@ class Prediction:
 
 
 class Gate:
-    """Opens and closes the sites of a session.
+    """Decides which sites of a session merge, once for each number of rows and tokens of a place.
 
     Args:
         decisions: those of an earlier session, by site; "auto" to make them here.
         refresh: how many steps share a plan at most; a ratio or window that changes at every step makes more.
     """
 
-    def __init__(self, decisions: str | Mapping[str, Mapping[str, Any]], refresh: int) -> None:
+    def __init__(self, decisions: str | Mapping[str, Decision], refresh: int) -> None:
         self.refresh = refresh
-        self.decided: dict[str, dict[str, Any]] = {} if isinstance(decisions, str) else {k: dict(v) for k, v in decisions.items()}
+        self.decided: dict[str, Decision] = {} if isinstance(decisions, str) else {k: dict(v) for k, v in decisions.items()}
 
-    def pass_on(self, place: Place, x: Tensor | None, turn: Turn) -> None:
-        """Leave a plan due, or do without; decided once for each number of rows and tokens of a place, at its first plan.
+    def known(self, place: Place, tokens: Tokens) -> Decision | None:
+        """The decision about such tokens at a place; None if there is none yet."""
+        return self.decided.get(_key(place, tokens.batch, tokens.number))
+
+    def decide(
+        self, place: Place, x: Tensor, strategy: MergeStrategy, plan: Plan | None, again: Callable[[], object]
+    ) -> Decision:
+        """Weigh what merging saves against what it costs, and remember the outcome.
 
         Args:
             place: where.
-            x: (B, N, C) tokens; None if it was decided before.
-            turn: whose plan is due; where it has to be made to decide, it stays.
+            x: (B, N, C) tokens.
+            strategy: what chose the plan.
+            plan: the plan for ``x``.
+            again: makes the plan once more, to be timed.
         """
-        key = f"{'/'.join(place.key)} {turn.tokens.batch}x{turn.tokens.number}"
-        if key not in self.decided:
-            assert x is not None
-            found = predict(place, x, turn, self.refresh)
-            numbers = {"saves_ms": round(found.saves, 4), "costs_ms": round(found.costs, 4)}
-            self.decided[key] = {"merges": found.pays, **numbers}
-        turn.gate = self.decided[key]
-        if not turn.gate["merges"]:
-            turn.due, turn.plan = False, None
+        found = Estimate(0.0, 0.0)  # where the strategy merges nothing; the report has its reason
+        if plan is not None and plan.num_groups < plan.num_tokens:
+            planning = seconds_of_plan(f"{strategy!r}, code {_code(strategy)}", x, again)
+            found = estimate(place, x, plan, planning / self.refresh)
+        decision = {"merges": found.pays, "saves_ms": round(found.saves, 4), "costs_ms": round(found.costs, 4)}
+        self.decided[_key(place, *x.shape[:2])] = decision
+        return decision
 
 
-@torch.no_grad()
-def predict(place: Place, x: Tensor, turn: Turn, refresh: int) -> Prediction:
-    """What merging saves and costs here; makes the plan that is due.
+def estimate(place: Place, x: Tensor, plan: Plan, planning: float) -> Estimate:
+    """What merging by ``plan`` saves and costs here, on this device.
 
     Args:
         place: where.
         x: (B, N, C) tokens.
-        turn: whose plan is due.
-        refresh: how many steps share it.
+        plan: which of them merge.
+        planning: seconds of planning that fall to one call.
     """
-    planning = seconds_of_plan(f"{turn.strategy!r}, code {_code(turn.strategy)}", x, lambda: make_plan(x, turn))
-    plan = turn.plan = make_plan(x, turn)
-    turn.due = False
-    if plan is None or plan.num_groups == plan.num_tokens:  # the strategy has its reason, which the report tells
-        return Prediction(0.0, 0.0)
     rates = speed(x.device, x.dtype)
     saved = sum(_saved(place, role, plan, x, rates.linear, rates.attention) for role in place.roles)
     moved = len(place.roles) * (rates.call + rates.move * x.numel() * x.element_size())
-    return Prediction(1000 * saved, 1000 * (planning / refresh + moved))
+    return Estimate(1000 * saved, 1000 * (planning + moved))
+
+
+def _key(place: Place, batch: int, tokens: int) -> str:
+    return f"{'/'.join(place.key)} {batch}x{tokens}"
 
 
 def _code(strategy: MergeStrategy) -> str:
-    """What tells the code of a strategy and of this library from what it was, or will be."""
+    """A hash of the code of a strategy and of this library, so that a plan is timed anew when either changes."""
     return hashlib.sha256("\0".join([*sources(strategy), library()]).encode()).hexdigest()[:12]
 
 
-def _saved(place: Place, role: str, plan: MergePlan, x: Tensor, linear: float, attention: float) -> float:
+def _saved(place: Place, role: str, plan: Plan, x: Tensor, linear: float, attention: float) -> float:
     """Seconds that one layer takes less: its linear maps run over fewer tokens, its attention over fewer pairs."""
     site = place.site
     module = site.roles["self_attention" if role == "key_value" else role]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .plan import MergePlan
+from .plan import Plan
 from .sites import Site
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -31,14 +31,19 @@ class SiteHooks:
         roles: which of its roles.
         choose: called with the block's (B, N, C) input; returns the plan of the roles that share one and that of "key_value",
             None where nothing is merged.
+        proportional: whether the logarithms of the keys' group sizes are added to the scores of self-attention.
     """
 
     def __init__(
-        self, site: Site, roles: tuple[str, ...], choose: Callable[[Tensor], tuple[MergePlan | None, MergePlan | None]]
+        self,
+        site: Site,
+        roles: tuple[str, ...],
+        choose: Callable[[Tensor], tuple[Plan | None, Plan | None]],
+        proportional: bool = False,
     ) -> None:
-        self.site, self.roles, self.choose = site, roles, choose
-        self.plan: MergePlan | None = None
-        self.key_value: MergePlan | None = None
+        self.site, self.roles, self.choose, self.proportional = site, roles, choose, proportional
+        self.plan: Plan | None = None
+        self.key_value: Plan | None = None
 
     def attach(self) -> list[RemovableHandle]:
         """Register the hooks; the handles take them away again."""
@@ -66,8 +71,8 @@ class SiteHooks:
             if key_value is not None:
                 kwargs[self.site.key_value] = key_value.merge(x)
             keys = key_value or plan
-            if role == "self_attention" and keys is not None and keys.proportional:
-                kwargs[self.site.key_bias] = keys.key_bias(len(x)).to(x.dtype)
+            if role == "self_attention" and keys is not None and self.proportional:
+                kwargs[self.site.key_bias] = keys.sizes.log().expand(len(x), -1)[:, None].to(x.dtype)
             merged = x if plan is None else plan.merge(x)
             if args:
                 return (merged, *args[1:]), kwargs

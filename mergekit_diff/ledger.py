@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .components import LayerContext, MergeStrategy, RatioSchedule
-from .plan import MergePlan
+from .plan import Plan
 from .planner import Tokens, Turn
 from .report import MergeReport, Tally
 from .settling import schedules
@@ -57,7 +57,7 @@ class Ledger:
 
     def __init__(self, strategy: MergeStrategy, sites: Sequence[Site], roles: Sequence[str]) -> None:
         self.strategy = strategy
-        self.newest: dict[tuple[str, str], tuple[MergePlan, tuple[int, ...]]] = {}
+        self.newest: dict[tuple[str, str], tuple[Plan, tuple[int, ...]]] = {}
         self._tallies = {(s.name, role): Tally(s, role) for s in sites for role in roles}
 
     def report(self) -> MergeReport:
@@ -91,7 +91,7 @@ class Ledger:
             elif role not in tally.site.roles and role != "key_value":
                 tally.notes[f"this block has no {role}"] = None
 
-    def _note(self, tally: Tally, ctx: LayerContext, plan: MergePlan | None) -> None:
+    def _note(self, tally: Tally, ctx: LayerContext, plan: Plan | None) -> None:
         if plan is None:
             tally.notes["the strategy left it alone"] = None
         elif plan.num_groups == plan.num_tokens:

@@ -22,9 +22,12 @@ class Options:
         refresh: a plan serves this many steps; None is the strategy's default.
         levels: merge on this many of the finest grids; None is the strategy's default, which may be all.
         share: "cfg": rows are [uncond, cond] and the conditional half's plan serves both; "grid": sites of one grid share a
-            plan within a step.
+            plan within a step; None is the strategy's default.
         gate: "none" merges wherever it can; "auto" leaves alone a site where merging costs more time than it saves on this
             device; the decisions of an earlier session, its ``gates()``, are taken again.
+        proportional: whether a merged key counts as often in self-attention as it has tokens: the logarithm of its group's
+            size is added to its scores (proportional attention, Bolya et al. 2023, arXiv 2210.09461); None is the strategy's
+            default.
         seed: of all noise.
         strict: raise where a session that merged nothing would warn.
 
@@ -35,8 +38,9 @@ class Options:
     roles: Iterable[str] | None = None
     refresh: int | None = None
     levels: int | None = None
-    share: Iterable[str] = ()
+    share: Iterable[str] | None = None
     gate: str | Mapping[str, Mapping[str, Any]] = "none"
+    proportional: bool | None = None
     seed: int = 0
     strict: bool = False
 
@@ -45,7 +49,10 @@ class Options:
             object.__setattr__(self, "roles", _words(self.roles, ROLES, "role"))
             if not self.roles:
                 raise ValueError(f"roles names at least one role; possible: {', '.join(ROLES)}")
-        object.__setattr__(self, "share", _words(self.share, SHARE, "share"))
+        if self.share is not None:
+            object.__setattr__(self, "share", _words(self.share, SHARE, "share"))
+        if self.proportional is not None and type(self.proportional) is not bool:
+            raise ValueError(f"expected proportional to be true, false or null; got {self.proportional!r}")
         if not isinstance(self.gate, Mapping):
             one_of(self.gate, GATES, "gate")
         elif not all(isinstance(each, Mapping) and "merges" in each for each in self.gate.values()):
@@ -57,15 +64,11 @@ class Options:
 
     def filled(self, strategy: MergeStrategy) -> "Options":
         """These options with the strategy's own defaults in place of None."""
-        return dataclasses.replace(
-            self,
-            roles=strategy.roles if self.roles is None else self.roles,
-            refresh=strategy.refresh if self.refresh is None else self.refresh,
-            levels=strategy.levels if self.levels is None else self.levels,
-        )
+        defaults = dataclasses.asdict(strategy.defaults())
+        return dataclasses.replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
 
-NAMES = tuple(field.name for field in dataclasses.fields(Options))
+OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
 def _words(given: Iterable[str], possible: tuple[str, ...], what: str) -> tuple[str, ...]:

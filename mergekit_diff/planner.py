@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .clock import Clock
 from .components import LayerContext, MergeStrategy, RatioSchedule
-from .plan import MergePlan
+from .plan import MergePlan, Plan
 from .settling import schedules, settled
 from .sites import Site
 
@@ -46,6 +46,8 @@ class Turn:
         settings: what the schedules returned.
         checked: the last step at which it was found to hold.
         due: whether it is still to be made.
+        plan: what the strategy chose, for every row of the batch.
+        ready: the plan in the form that hooks apply; None where no token merges.
         gate: what a gate decided about it.
     """
 
@@ -57,7 +59,8 @@ class Turn:
     settings: tuple[Any, ...]
     checked: int
     due: bool = True
-    plan: MergePlan | None = None
+    plan: Plan | None = None
+    ready: Plan | None = None
     gate: Mapping[str, Any] | None = None
 
 
@@ -114,51 +117,55 @@ class Planner:
         if math.prod(tokens.grid) != tokens.number:
             raise ValueError(f"{ctx.site}: {tokens.number} tokens do not lie on a grid of {tokens.grid}")
         key = (ctx.grid if self.by_grid else ctx.site, self.clock.call, ctx.role)
-        settings, kept = self._settings(ctx), self._kept.get(key)
-        if kept is not None and self._holds(kept, ctx, settings, (tokens, halves)):
+        kept = self._kept.get(key)
+        if kept is not None and self._holds(kept, ctx, (tokens, halves)):
             kept.checked = ctx.step
             return kept
-        self._kept[key] = self._due(ctx, tokens, halves, settings)
+        self._kept[key] = self.due(ctx, tokens, halves)
         return self._kept[key]
 
-    @torch.no_grad()
-    def plan(self, x: Tensor, turn: Turn) -> MergePlan | None:
-        """The plan of a turn for (B, N, C) tokens, made if it is due."""
-        if turn.due:
-            turn.plan = make_plan(x, turn)
-            turn.due = False
-        return turn.plan
-
-    @torch.no_grad()
-    def fresh(self, x: Tensor, ctx: LayerContext, halves: int) -> MergePlan | None:
-        """A plan made here and now, which is not kept."""
-        return make_plan(x, self._due(ctx, Tokens.of(x, ctx.grid), halves, self._settings(ctx)))
-
-    def _settings(self, ctx: LayerContext) -> tuple[Any, ...]:
-        """What the strategy's schedules return here and now."""
-        return tuple(s(ctx) if isinstance(s, RatioSchedule) else (s(ctx), s.offset(ctx)) for s in schedules(self.strategy))
-
-    def _due(self, ctx: LayerContext, tokens: Tokens, halves: int, settings: tuple[Any, ...]) -> Turn:
+    def due(self, ctx: LayerContext, tokens: Tokens, halves: int) -> Turn:
+        """A plan that is due here and now; unlike that of :meth:`turn` it is not kept."""
+        settings = self._settings(ctx)
         if settings not in self._settled:
             self._settled[settings] = settled(self.strategy, ctx)
         ctx = dataclasses.replace(ctx, noise=self._noise(ctx, tokens.number).to(tokens.device))
         return Turn(self._settled[settings], ctx, halves, tokens, self.clock.image, settings, ctx.step)
 
-    def _holds(self, kept: Turn, ctx: LayerContext, settings: tuple[Any, ...], given: tuple[Tokens, int]) -> bool:
+    @torch.no_grad()
+    def plan(self, x: Tensor, turn: Turn) -> Plan | None:
+        """The plan of a turn for (B, N, C) tokens, made if it is due."""
+        if turn.due:
+            conditional = x[len(x) // turn.halves * (turn.halves - 1) :]
+            plan = turn.strategy.plan(conditional, turn.ctx)
+            if isinstance(plan, MergePlan):
+                plan = plan.repeat(len(x) // len(plan.assign))
+            turn.plan, turn.ready, turn.due = plan, _ready(plan, len(x)), False
+        return turn.plan
+
+    def follow(self, decision: Mapping[str, Any], turn: Turn) -> None:
+        """Note a gate's decision about a turn, and do without a plan if the gate is closed."""
+        turn.gate = decision
+        if not decision["merges"]:
+            turn.due, turn.plan, turn.ready = False, None, None
+
+    def _settings(self, ctx: LayerContext) -> tuple[Any, ...]:
+        """What the strategy's schedules return here and now."""
+        return tuple(s(ctx) if isinstance(s, RatioSchedule) else (s(ctx), s.offset(ctx)) for s in schedules(self.strategy))
+
+    def _holds(self, kept: Turn, ctx: LayerContext, given: tuple[Tokens, int]) -> bool:
         if kept.image != self.clock.image or (kept.tokens, kept.halves) != given:
             return False
         if kept.ctx.site != ctx.site:  # shared by grid: the first site of it ran earlier in this step and saw to it
             return kept.checked == ctx.step
-        return ctx.step - kept.ctx.step < self.refresh and kept.settings == settings
+        return ctx.step - kept.ctx.step < self.refresh and kept.settings == self._settings(ctx)
 
     def _noise(self, ctx: LayerContext, n: int) -> Tensor:
         digest = hashlib.blake2b(f"{self.seed}/{ctx.step}/{ctx.site}".encode(), digest_size=7).digest()
         return torch.rand(n, generator=torch.Generator().manual_seed(int.from_bytes(digest, "big")))
 
 
-def make_plan(x: Tensor, turn: Turn) -> MergePlan | None:
-    """The strategy's plan for (B, N, C) tokens, ready to be applied."""
-    plan = turn.strategy.plan(x[len(x) // turn.halves * (turn.halves - 1) :], turn.ctx)
+def _ready(plan: Plan | None, batch: int) -> Plan | None:
     if plan is None or plan.num_groups == plan.num_tokens:
-        return plan
-    return plan.prepared(len(x))
+        return None
+    return plan.ready(batch) if isinstance(plan, MergePlan) else plan

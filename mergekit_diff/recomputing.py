@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from .plan import MergePlan
+from .plan import Plan
 from .sites import Site
 
-Plans = tuple[MergePlan | None, MergePlan | None]
+Plans = tuple[Plan | None, Plan | None]
 
 
 class Recomputation:

@@ -1,5 +1,6 @@
 """Merge tokens in a model for a while: ``with merging(pipe, "retom", ratio=0.5) as session: ...``."""
 
+import dataclasses
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,19 +14,18 @@ from torch.utils.hooks import RemovableHandle
 from .clock import Clock
 from .compiling import Compiled
 from .components import LayerContext, MergeStrategy
-from .gate import Gate
+from .gate import Decision, Gate
 from .hooks import SiteHooks, argument, first_name
 from .ledger import Call, Ledger, Place
-from .options import NAMES as OPTIONS
-from .options import Options
-from .plan import MergePlan
-from .planner import Planner, Tokens
+from .options import OPTIONS, Options
+from .plan import Plan
+from .planner import Planner, Tokens, Turn
 from .recomputing import Plans, Recomputation
 from .report import MergeReport
 from .sites import Site, find_sites
 from .target import denoiser_of, is_compiled, strategy_of
 
-Observer = Callable[[Tensor, LayerContext, MergePlan | None, bool], None]
+Observer = Callable[[Tensor, LayerContext, Plan | None, bool], None]
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
 
 
@@ -37,8 +37,9 @@ def merging(
     roles: Iterable[str] | None = None,
     refresh: int | None = None,
     levels: int | None = None,
-    share: Iterable[str] = (),
+    share: Iterable[str] | None = None,
     gate: str | Mapping[str, Mapping[str, Any]] = "none",
+    proportional: bool | None = None,
     seed: int = 0,
     strict: bool = False,
     **settings: Any,  # noqa: ANN401
@@ -48,11 +49,12 @@ def merging(
     Args:
         target: a diffusers pipeline, its denoiser, a ControlNet, or a model of a registered family.
         strategy: a name, a mapping with ``name``, or a strategy.
-        roles: as are the next six, see :class:`mergekit_diff.options.Options`.
+        roles: as are the next seven, see :class:`mergekit_diff.options.Options`.
         refresh: a plan serves this many steps.
         levels: merge on this many of the finest grids.
-        share: "cfg", "grid", both or none.
+        share: "cfg", "grid", both or none of them, ``()``.
         gate: "none", "auto", or what ``gates()`` of an earlier session returned.
+        proportional: whether a merged key counts as often in self-attention as it has tokens.
         seed: of all noise.
         strict: raise where a session that merged nothing would warn.
         **settings: the strategy's own, such as ``ratio=0.5``.
@@ -62,7 +64,7 @@ def merging(
         RuntimeError: the model is merged already, or was compiled before; with ``strict``, nothing was merged.
     """
     part = strategy_of(strategy, settings)
-    session = MergeSession(target, part, Options(roles, refresh, levels, share, gate, seed, strict))
+    session = MergeSession(target, part, Options(roles, refresh, levels, share, gate, proportional, seed, strict))
     try:
         yield session
     except BaseException:
@@ -91,7 +93,7 @@ class MergeSession:
         self._pipe, self.model = denoiser_of(target)
         self._clock = Clock(self._pipe)
         self._refuse_attached_or_compiled()
-        self._roles, self._share = tuple(self.options.roles or ()), tuple(self.options.share)
+        self._roles, self._share = tuple(self.options.roles or ()), tuple(self.options.share or ())
         found, levels = find_sites(self.model), self.options.levels
         sites = [s for s in found if levels is None or s.level < levels]
         self._planner = Planner(
@@ -122,11 +124,11 @@ class MergeSession:
         """What was merged so far: asked, granted and why not, for every site."""
         return self._ledger.report()
 
-    def plans(self) -> dict[tuple[str, str], tuple[MergePlan, tuple[int, ...]]]:
-        """The newest plan, with its grid, of every (site, role) that had one."""
+    def plans(self) -> dict[tuple[str, str], tuple[Plan, tuple[int, ...]]]:
+        """The newest plan, with its grid, of every (site, role) that had one; of the class that the strategy returned."""
         return dict(self._ledger.newest)
 
-    def gates(self) -> dict[str, dict[str, Any]]:
+    def gates(self) -> dict[str, Decision]:
         """With a gate, what it decided for each site, its roles and number of tokens, and the milliseconds that it went by.
 
         JSON can hold it, and ``gate`` takes it: the next session merges at the same sites, whatever the clock says.
@@ -141,9 +143,9 @@ class MergeSession:
         """
         self._observers.append(observer)
 
-    def fresh_plan(self, x: Tensor, ctx: LayerContext) -> MergePlan | None:
+    def fresh_plan(self, x: Tensor, ctx: LayerContext) -> Plan | None:
         """The plan that would be made here and now, for an observer to compare with the one in use; it changes nothing."""
-        return self._planner.fresh(x, ctx, self._halves(len(x)))
+        return self._planner.plan(x, self._planner.due(ctx, Tokens.of(x, ctx.grid), self._halves(len(x))))
 
     def new_image(self) -> None:
         """Say that the next call belongs to another image; only a bare denoiser in a loop of one's own can need it."""
@@ -229,7 +231,7 @@ class MergeSession:
         for site in sites:
             self._read_grid(site)
         for depth, site in enumerate(sites):
-            self._handles += SiteHooks(site, self._roles, self._chooser(site, depth)).attach()
+            self._handles += SiteHooks(site, self._roles, self._chooser(site, depth), bool(self.options.proportional)).attach()
 
     def _read_grid(self, site: Site) -> None:
         frame = site.frame
@@ -258,7 +260,7 @@ class MergeSession:
 
         return choose
 
-    def _plan(self, x: Tensor, place: Place) -> MergePlan | None:
+    def _plan(self, x: Tensor, place: Place) -> Plan | None:
         """The plan for (B, N, C) tokens; what is no tensor was settled before, if the model is compiled."""
         if not place.roles:
             return None
@@ -270,16 +272,22 @@ class MergeSession:
         call.runs += 1
         for observer in self._observers:
             observer(x, call.ctx, plan, call.made)
-        return plan if plan is not None and plan.num_groups < plan.num_tokens else None
+        return call.turn.ready
 
     def _visit(self, place: Place, tokens: Tokens, x: Tensor | None = None) -> Call:
         ctx = self._planner.context(place.site, place.roles[0], place.depth, tokens.grid)
         turn = self._planner.turn(ctx, tokens, self._halves(tokens.batch))
         made = turn.due
         if self._gate is not None and made:
-            self._gate.pass_on(place, x, turn)
+            self._planner.follow(self._gate.known(place, tokens) or self._decide(self._gate, place, x, turn), turn)
         self._calls[place.key] = Call(place, ctx, tokens, turn, made and (turn.gate is None or turn.gate["merges"]))
         return self._calls[place.key]
+
+    def _decide(self, gate: Gate, place: Place, x: Tensor | None, turn: Turn) -> Decision:
+        """The gate's first decision about a place; the plan that it weighs is kept if it opens."""
+        assert x is not None  # compiled calls come only to places that were decided in an eager one
+        plan = self._planner.plan(x, turn)
+        return gate.decide(place, x, turn.strategy, plan, lambda: self._planner.plan(x, dataclasses.replace(turn, due=True)))
 
     def _halves(self, batch: int) -> int:
         guided = "cfg" in self._share and getattr(self._pipe, "do_classifier_free_guidance", True)

@@ -67,7 +67,7 @@ def _measure(device: torch.device, dtype: torch.dtype) -> Speed:
 
 def _there_and_back(x: Tensor) -> Callable[[], Tensor]:
     n = x.shape[1]
-    plan = MergePlan.from_target(torch.arange(n, device=x.device)[None] // 2 * 2, n // 2).prepared(len(x))
+    plan = MergePlan.from_target(torch.arange(n, device=x.device)[None] // 2 * 2, n // 2).ready(len(x))
     return lambda: plan.unmerge(plan.merge(x))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from .components import MergeStrategy
-from .options import NAMES as OPTIONS
+from .options import OPTIONS
 from .registry import make, one_of, part_class
 
 

@@ -1,8 +1,7 @@
-"""The windows of a grid, at the border smaller rectangles, and the merging of the most alike tokens inside each."""
+"""The windows of a grid; at the border they are smaller rectangles."""
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
@@ -11,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .components import LayerContext, RatioSchedule, WindowSchedule
-from .plan import MergePlan, pick, through_batch, top
+from .components import LayerContext, WindowSchedule
 
-BATCH = 4096  # tokens
-Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+BATCH = 4096
+"""Tokens in one tensor of windows, at most: then what a strategy computes for them, (windows, k, k) similarities among it, stays
+in a CPU's cache, and peak memory does not grow with the grid."""
 
 
 @dataclass(frozen=True)
@@ -92,47 +91,3 @@ def _count(small: tuple[tuple[int, ...], ...], blocks: tuple[tuple[int, ...], ..
     cpu = torch.device("cpu")
     first = {token for group in _partition(*small, cpu)[0] for token in group[:, 0].tolist()}
     return tuple(len(first.intersection(group[0].tolist())) for group in _partition(*blocks, cpu)[0])
-
-
-def merge_in_windows(
-    x: Tensor, ctx: LayerContext, window: WindowSchedule, ratio: RatioSchedule, alpha: float | None, choose: Choose
-) -> MergePlan:
-    """In each window, merge the ``r_w = min(round(ratio * k_w), k_w - 1)`` tokens most similar to one of them into it.
-
-    Args:
-        x: (B, N, C) tokens.
-        ctx: where and when.
-        window: the windows; k_w is a window's own size, smaller at the border.
-        ratio: the share of every window that is merged away.
-        alpha: the merged token is ``alpha * D + (1 - alpha) * mean(S)``; None is the plain mean of D and S.
-        choose: from a window's tokens (B, W, k, C) and their indices (W, k) the position (B, W, 1) of the representative D,
-            and the similarity (B, W, k) of every token to it.
-    """
-    share = ratio(ctx)
-    parts = windows(ctx, window, x.device)
-    rows = x.reshape(-1, x.shape[-1])
-    targets, shares, kept = [], [], 0
-    for indices in parts.groups:
-        count, k = indices.shape
-        r = min(round(share * k), k - 1)
-        kept += count * (k - r)
-        indices = indices.expand(len(x), count, k)
-        if r == 0:
-            targets.append(indices)
-            shares.append(torch.ones_like(indices, dtype=torch.float32))
-            continue
-        tokens = rows.index_select(0, through_batch(indices.flatten(1), x.shape[1])).view(*indices.shape, -1)
-        chosen, similarity = choose(tokens, indices)
-        is_rep = torch.arange(k, device=x.device) == chosen
-        sources = top(similarity.masked_fill(is_rep, -torch.inf), r)
-        targets.append(torch.where(sources, pick(indices, chosen), indices))
-        if alpha is not None:
-            shares.append(torch.where(sources, (1 - alpha) / r, torch.where(is_rep, alpha, 1.0)))
-    weight = None if alpha is None else parts.join(shares)
-    return MergePlan.from_target(parts.join(targets), kept, weight)
-
-
-def check_alpha(alpha: float | None) -> None:
-    """Refuse a share of the representative that is neither None nor in [0, 1]."""
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is in [0, 1] or null; given {alpha}")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule
 from mergekit_diff.plan import MergePlan
+from mergekit_diff.reductions import Pick
 from mergekit_diff.registry import register
 from mergekit_diff.schedules import Constant
 
@@ -36,8 +37,7 @@ class Downsample(MergeStrategy):
             kept = max(1, round(side * scale))
             target = rearrange(target[:, None] * side + _nearest(side, kept, x.device), "a b -> (a b)")
             groups *= kept
-        weight = (target == torch.arange(len(target), device=x.device)).float()
-        return MergePlan.from_target(target[None], groups, weight[None])
+        return MergePlan.from_target(target[None], groups, reduction=Pick())
 
 
 def _nearest(side: int, kept: int, device: torch.device) -> Tensor:

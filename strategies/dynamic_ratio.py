@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mergekit_diff.components import LayerContext, RatioSchedule
-from mergekit_diff.plan import MergePlan
+from mergekit_diff.plan import Plan
 from mergekit_diff.registry import register
 from mergekit_diff.schedules import Constant, Linear
 
@@ -42,11 +42,11 @@ class DynamicRatio(Wrapper):
             raise ValueError(f"strategy 'dynamic-ratio': quantum is at least 1; given {self.quantum}")
 
     @property
-    def batch_shared(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """A ratio that looks at the content of the whole batch ties its rows together."""
+    def batch_shared(self) -> bool:
+        """True with ``threshold``: the ratio then depends on the content of the whole batch."""
         return self.threshold is not None or self.inner.batch_shared
 
-    def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan | None:
+    def plan(self, x: Tensor, ctx: LayerContext) -> Plan | None:
         """The inner strategy's plan at the ratio of this moment."""
         if self.threshold is None:
             return self.inner.plan(x, ctx)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, SimilarityMetric, WindowSchedule
-from mergekit_diff.plan import MergePlan, pick, through_batch, top
+from mergekit_diff.plan import MergePlan, pick, top
+from mergekit_diff.ready import through_batch
+from mergekit_diff.reductions import Mean, Reduction
 from mergekit_diff.registry import register
 from mergekit_diff.schedules import Constant, Fixed
 from mergekit_diff.similarity import Cosine
@@ -27,6 +29,7 @@ class LocalMatch(MergeStrategy):
         stride: the windows that hold one random destination each.
         reach: sides of a block, in windows of ``stride``; at least 1.
         metric: how alike two tokens are; the pairs of all blocks are ranked by it.
+        reduction: how a destination and its sources become one.
     """
 
     roles = ("key_value",)
@@ -36,6 +39,7 @@ class LocalMatch(MergeStrategy):
     stride: WindowSchedule = Fixed(2)
     reach: int = 4
     metric: SimilarityMetric = Cosine()
+    reduction: Reduction = Mean()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,15 +61,16 @@ class LocalMatch(MergeStrategy):
             sources.append(here.flatten(1))
             scores.append(score.flatten(1))
             targets.append(pick(there, nearest).flatten(1))
-        return _merge_best(torch.cat(sources, 1), torch.cat(targets, 1), torch.cat(scores, 1), n, self.ratio(ctx))
+        target, kept = _merge_best(torch.cat(sources, 1), torch.cat(targets, 1), torch.cat(scores, 1), n, self.ratio(ctx))
+        return MergePlan.from_target(target, kept, reduction=self.reduction)
 
 
-def _merge_best(sources: Tensor, targets: Tensor, scores: Tensor, n: int, ratio: float) -> MergePlan:
-    """The plan in which the best pairs of (B, S) merge, as many of them as the ratio of all n tokens asks for."""
+def _merge_best(sources: Tensor, targets: Tensor, scores: Tensor, n: int, ratio: float) -> tuple[Tensor, int]:
+    """The (B, n) targets with which the best pairs of (B, S) merge, as many as the ratio asks for, and the tokens kept."""
     r = min(round(ratio * n), sources.shape[1])
     target = torch.arange(n, device=sources.device).repeat(len(sources), 1)
     target.scatter_(1, sources, torch.where(top(scores, r), targets, sources))
-    return MergePlan.from_target(target, n - r)
+    return target, n - r
 
 
 def _destinations(small: Windows, noise: Tensor) -> Tensor:

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, SimilarityMetric, WindowSchedule
 from mergekit_diff.plan import MergePlan
+from mergekit_diff.reductions import Mean, Reduction
 from mergekit_diff.registry import register
 from mergekit_diff.schedules import ByStage, Constant
 from mergekit_diff.similarity import Cosine
-from mergekit_diff.windows import check_alpha, merge_in_windows
+
+from .merging_in_windows import check_alpha, merge_in_windows
 
 
 @register("random-dest")
@@ -23,6 +25,7 @@ class RandomDest(MergeStrategy):
         window: as in ``retom``.
         metric: chooses the sources, the tokens most similar to the random destination.
         alpha: as in ``retom``.
+        reduction: as in ``retom``.
     """
 
     refresh = 20
@@ -31,10 +34,11 @@ class RandomDest(MergeStrategy):
     window: WindowSchedule = ByStage()
     metric: SimilarityMetric = Cosine()
     alpha: float | None = None
+    reduction: Reduction = Mean()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_alpha(self.alpha)
+        check_alpha(self.alpha, self.reduction)
 
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
         """One random destination a window, the same for every row of the batch."""
@@ -46,4 +50,4 @@ class RandomDest(MergeStrategy):
             destinations = tokens.flatten(1, 2).index_select(1, rows)
             return chosen, self.metric(tokens, destinations[:, :, None]).squeeze(-1)
 
-        return merge_in_windows(x, ctx, self.window, self.ratio, self.alpha, choose)
+        return merge_in_windows(x, ctx, self.window, self.ratio, self.alpha, self.reduction, choose)

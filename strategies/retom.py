@@ -6,10 +6,12 @@ from torch import Tensor
 
 from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, SimilarityMetric, WindowSchedule
 from mergekit_diff.plan import MergePlan, pick
+from mergekit_diff.reductions import Mean, Reduction
 from mergekit_diff.registry import register
 from mergekit_diff.schedules import ByStage, Constant
 from mergekit_diff.similarity import Cosine
-from mergekit_diff.windows import check_alpha, merge_in_windows
+
+from .merging_in_windows import check_alpha, merge_in_windows
 
 
 @register("retom")
@@ -25,6 +27,7 @@ class ReToM(MergeStrategy):
         window: small in down and up blocks, large in the middle.
         metric: how alike two tokens are.
         alpha: share of the representative in the merged token, in [0, 1]; None is the plain mean, 1 / (r_w + 1).
+        reduction: how D and S become one.
     """
 
     refresh = 20
@@ -33,14 +36,15 @@ class ReToM(MergeStrategy):
     window: WindowSchedule = ByStage()
     metric: SimilarityMetric = Cosine()
     alpha: float | None = None
+    reduction: Reduction = Mean()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_alpha(self.alpha)
+        check_alpha(self.alpha, self.reduction)
 
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
         """One representative a window, for (B, N, C) tokens."""
-        return merge_in_windows(x, ctx, self.window, self.ratio, self.alpha, self._choose)
+        return merge_in_windows(x, ctx, self.window, self.ratio, self.alpha, self.reduction, self._choose)
 
     def _choose(self, tokens: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         similarity = self.metric(tokens, tokens)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, SimilarityMetric, WindowSchedule
 from mergekit_diff.plan import MergePlan, top
+from mergekit_diff.reductions import Mean, Reduction
 from mergekit_diff.registry import register
 from mergekit_diff.schedules import Constant, Fixed
 from mergekit_diff.similarity import Cosine
@@ -25,6 +26,7 @@ class ToMeSD(MergeStrategy):
         stride: the windows that hold one destination each, at the border smaller ones.
         metric: how alike two tokens are.
         randomize: a random destination in every window; else the first, as the paper's ``use_rand=False``.
+        reduction: how a destination and its sources become one.
     """
 
     levels = 1
@@ -33,6 +35,7 @@ class ToMeSD(MergeStrategy):
     stride: WindowSchedule = Fixed(2)
     metric: SimilarityMetric = Cosine()
     randomize: bool = True
+    reduction: Reduction = Mean()
 
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
         """Matching for (B, N, C) tokens; time and memory grow with N squared."""
@@ -43,7 +46,7 @@ class ToMeSD(MergeStrategy):
         score, nearest = self.metric(x.index_select(1, sources), x.index_select(1, destinations)).max(-1)
         target = torch.arange(n, device=x.device).repeat(batch, 1)
         target[:, sources] = torch.where(top(score, r), destinations[nearest], sources)
-        return MergePlan.from_target(target, n - r)
+        return MergePlan.from_target(target, n - r, reduction=self.reduction)
 
     def _destinations(self, ctx: LayerContext, device: torch.device) -> Tensor:
         """(number of windows,) one token of every window, in rising order."""

@@ -1,9 +1,9 @@
-"""What strategies around another strategy have in common."""
+"""The common part of strategies that wrap another strategy."""
 
 import dataclasses
 from dataclasses import dataclass
 
-from mergekit_diff.components import MergeStrategy, RatioSchedule
+from mergekit_diff.components import Defaults, MergeStrategy, RatioSchedule
 from mergekit_diff.schedules import Constant
 
 from .retom import ReToM
@@ -11,7 +11,7 @@ from .retom import ReToM
 
 @dataclass(frozen=True)
 class Wrapper(MergeStrategy):
-    """Another strategy, at a ratio that is set here; its roles, levels and refresh are taken over.
+    """Another strategy at a ratio that is set here; all else is inherited from it.
 
     Args:
         ratio: what replaces the inner strategy's ratio.
@@ -27,22 +27,11 @@ class Wrapper(MergeStrategy):
             raise ValueError(f"strategy '{self.name}': inner has no ratio to set: {self.inner!r}")
         object.__setattr__(self, "inner", dataclasses.replace(self.inner, ratio=self.ratio))
 
-    @property
-    def roles(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Those of the inner strategy, as are ``refresh`` and ``levels``."""
-        return self.inner.roles
+    def defaults(self) -> Defaults:
+        """Inherited from ``inner``."""
+        return self.inner.defaults()
 
     @property
-    def refresh(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """That of the inner strategy."""
-        return self.inner.refresh
-
-    @property
-    def levels(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Those of the inner strategy."""
-        return self.inner.levels
-
-    @property
-    def batch_shared(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """As the inner strategy."""
+    def batch_shared(self) -> bool:
+        """Inherited from ``inner``."""
         return self.inner.batch_shared

@@ -1,5 +1,6 @@
 """The gate: what it predicts is what is saved, what it skips is the base model, and what it decided can be taken again."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mergekit_diff import gate, merging, names, speed
 from mergekit_diff.experiments.run.cost import Operations
 from mergekit_diff.speed import Speed
+from mergekit_diff.strategies.retom import ReToM
 
 PAYS, NEVER_PAYS = Speed(linear=1.0, attention=1.0, move=0.0, call=0.0), Speed(linear=0.0, attention=0.0, move=1.0, call=1.0)
 ALL_ROLES = ("self_attention", "key_value", "cross_attention", "feed_forward")
@@ -109,8 +111,8 @@ def test_decisions_are_taken_again_whatever_the_clock_says(unet, monkeypatch):
 def test_a_closed_gate_plans_once_to_know_and_never_again(unet, monkeypatch):
     use(monkeypatch, NEVER_PAYS)
     made = []
-    monkeypatch.setattr(gate, "make_plan", lambda x, turn, make=gate.make_plan: made.append(turn.ctx.step) or make(x, turn))
-    monkeypatch.setattr("mergekit_diff.planner.make_plan", lambda *_: pytest.fail("a closed gate made a plan"))
+    plan = ReToM.plan
+    monkeypatch.setattr(ReToM, "plan", lambda self, x, ctx: made.append(ctx.step) or plan(self, x, ctx))
     with merging(unet, "retom", gate="auto", refresh=1) as session, pytest.warns(UserWarning):
         predict(unet, steps=4)
         session.detach()
@@ -143,7 +145,7 @@ def session_planning(unet, roles, gates):
         predict(unet, steps=1)
     with FlopCounterMode(display=False) as counter:
         for x, turn in planned:
-            gate.make_plan(x, turn)
+            plan(x, dataclasses.replace(turn, due=True))
     return counter.get_total_flops()
 
 

@@ -165,6 +165,29 @@ def test_gradients_of_merge_unmerge_and_select_are_right():
         assert torch.autograd.gradcheck(plan.unmerge, y)
 
 
+def test_comparing_plans_never_raises_and_a_plan_equals_itself_alone():
+    plan, other = groups_in_any_order(), groups_in_any_order()
+    assert plan == plan and plan != other and len({plan, plan, other}) == 2
+    assert plan.ready(2) != plan.ready(2)
+
+
+@settings(deadline=None, max_examples=30)
+@given(partitions(), st.integers(1, 3))
+def test_a_ready_plan_does_what_its_plan_does(partition, times):
+    target, groups = partition
+    for weight in (None, shares(target)):
+        plan = MergePlan.from_target(target, groups, weight)
+        ready, batch = plan.ready(times * len(target)), times * len(target)
+        x = torch.randn(*target.shape, 3).repeat(times, 1, 1)
+        y = ready.merge(x)
+        assert (ready.num_tokens, ready.num_groups, ready.batch) == (plan.num_tokens, plan.num_groups, batch)
+        assert torch.equal(y, plan.repeat(times).merge(x))
+        assert torch.equal(ready.unmerge(y), plan.repeat(times).unmerge(y))
+        assert torch.equal(ready.select(x), plan.repeat(times).select(x))
+        sizes = torch.stack([row.bincount(minlength=groups) for row in plan.assign])
+        assert torch.equal(plan.sizes, sizes.float()) and torch.equal(ready.sizes, sizes.float().repeat(times, 1))
+
+
 def test_plan_cannot_be_changed():
     plan = groups_in_any_order()
     with pytest.raises(AttributeError):
@@ -183,7 +206,7 @@ def test_plan_cannot_be_changed():
 )
 def test_plan_whose_shapes_do_not_fit_is_refused(assign, rep, weight):
     long = torch.long
-    with pytest.raises(ValueError, match=r"assign \(B, N\), rep \(B, M\) and weight") as raised:
+    with pytest.raises(ValueError, match=r"expected assign \(B, N\), rep \(B, M\) and weight") as raised:
         MergePlan(torch.zeros(assign, dtype=long), torch.zeros(rep, dtype=long), None if weight is None else torch.zeros(weight))
     assert "\n" not in str(raised.value)
 
@@ -192,12 +215,12 @@ def test_plan_whose_shapes_do_not_fit_is_refused(assign, rep, weight):
 def test_tokens_that_the_plan_was_not_made_for_are_refused(shape):
     plan = groups_in_any_order()
     for apply in (plan.merge, plan.select):
-        with pytest.raises(ValueError, match=r"this plan takes \(2, 6, C\)"):
+        with pytest.raises(ValueError, match=r"expected tokens \(2, 6, C\) for this plan"):
             apply(torch.zeros(shape))
 
 
 def test_unmerge_refuses_another_number_of_groups():
-    with pytest.raises(ValueError, match=r"this plan takes \(2, 3, C\), given \(2, 6, 4\)"):
+    with pytest.raises(ValueError, match=r"expected tokens \(2, 3, C\) for this plan, got \(2, 6, 4\)"):
         groups_in_any_order().unmerge(torch.zeros(2, 6, 4))
 
 

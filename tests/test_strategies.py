@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mergekit_diff import MergePlan, MergeStrategy, make, names
+from mergekit_diff.components import Defaults
 
 GRIDS = [(8, 8), (6, 10), (7, 9), (1, 1), (2, 1), (3, 3), (3, 4, 5), (17,)]
 RATIOS = (0.0, 0.25, 0.5, 0.75, 0.95)
@@ -180,13 +181,13 @@ def test_noise_is_nothing_to_a_strategy_without_chance(name, context, tokens):
 
 
 def test_defaults_of_the_session_are_those_of_the_contract():
-    found = {name: (s.roles, s.refresh, s.levels) for name in STRATEGIES for s in [make("strategy", name)]}
-    assert found["retom"] == (("self_attention",), 20, None)
-    assert found["tomesd"] == (("self_attention",), 1, 1)
-    assert found["downsample"][0] == ("key_value",)
+    found = {name: make("strategy", name).defaults() for name in STRATEGIES}
+    assert found["retom"] == Defaults(("self_attention",), refresh=20, levels=None, share=(), proportional=False)
+    assert found["tomesd"] == Defaults(("self_attention",), refresh=1, levels=1, share=(), proportional=False)
+    assert found["downsample"].roles == ("key_value",)
     for inner in ("retom", "tomesd", "downsample", "random-dest"):
         wrapper = make("strategy", {"name": "dynamic-ratio", "inner": inner})
-        assert (wrapper.roles, wrapper.refresh, wrapper.levels) == found[inner]
+        assert wrapper.defaults() == found[inner]
 
 
 def test_plan_made_in_inference_mode_lets_gradients_through_later(context, tokens):

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mergekit_diff.hooks import SiteHooks
-from mergekit_diff.plan import MergePlan
+from mergekit_diff.plan import Plan
 from mergekit_diff.sites import find_sites
 
 Move = Callable[[Tensor], Tensor]
@@ -30,14 +29,21 @@ class Moves:
         num_groups: M.
         merge: (B, N, C) to (B, M, C).
         unmerge: (B, M, C) to (B, N, C).
-        proportional: never; a plan may be.
     """
 
     num_tokens: int
     num_groups: int
     merge: Move
     unmerge: Move
-    proportional: bool = False
+
+    def select(self, x: Tensor, /) -> Tensor:
+        """Not offered: U-Nets have no positions to select."""
+        raise NotImplementedError("peers are measured in U-Nets, whose hooks select nothing")
+
+    @property
+    def sizes(self) -> Tensor:
+        """Not offered: no peer weighs its keys by size."""
+        raise NotImplementedError("peers are measured without proportional attention")
 
 
 Choose = Callable[[Tensor], Moves]
@@ -49,11 +55,10 @@ def hooked(model: nn.Module, roles: Sequence[str], levels: int, choose: Choose) 
     counted: list[tuple[int, int]] = []
     shared, own = any(role != "key_value" for role in roles), "key_value" in roles
 
-    def plans(x: Tensor, merged: int) -> tuple[MergePlan | None, MergePlan | None]:
+    def plans(x: Tensor, merged: int) -> tuple[Plan | None, Plan | None]:
         moves = choose(x)
         counted.append((merged * moves.num_tokens, merged * moves.num_groups))
-        plan = cast(MergePlan, moves)  # of which the hooks use no more
-        return plan if shared else None, plan if own else None
+        return moves if shared else None, moves if own else None
 
     handles: list[RemovableHandle] = []
     for site in find_sites(model):

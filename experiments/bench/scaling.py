@@ -110,6 +110,6 @@ def _planner(strategy: MergeStrategy, role: str) -> Callable[[Tensor, tuple[int,
     @torch.no_grad()
     def plan(x: Tensor, grid: tuple[int, int]) -> object:
         made = strategy.plan(x, context(grid))
-        return made if made is None else made.prepared(len(x))
+        return made if made is None else made.ready(len(x))
 
     return plan

@@ -52,7 +52,7 @@ def named_strategies(bench: Bench) -> Entries:
     found: dict[str, tuple[MergeStrategy, tuple[str, ...]]] = {}
     for spec in specs:
         strategy = _strategy({"name": spec} if isinstance(spec, str) else spec, bench.ratio)
-        roles, name = tuple(bench.roles or strategy.roles), _label(spec)
+        roles, name = tuple(bench.roles or strategy.defaults().roles), _label(spec)
         rehearse(strategy, list(roles))
         if name in found:
             raise ValueError(f"strategies: {name!r} stands there twice")

@@ -5,7 +5,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-from mergekit_diff import LayerContext, MergePlan, MergeSession
+from mergekit_diff import LayerContext, MergePlan, MergeSession, Plan
 
 
 class Staleness:
@@ -25,11 +25,11 @@ class Staleness:
         last = max(self._counts, default=-1)
         return [_share(self._counts[step]) if step in self._counts else None for step in range(last + 1)]
 
-    def _on_plan(self, x: Tensor, ctx: LayerContext, plan: MergePlan | None, made: bool) -> None:
-        if plan is None:
+    def _on_plan(self, x: Tensor, ctx: LayerContext, plan: Plan | None, made: bool) -> None:
+        if not isinstance(plan, MergePlan):
             return
         fresh = None if made else self.session.fresh_plan(x, ctx)
-        share = 0.0 if fresh is None else changed(plan.assign, fresh.assign)
+        share = 0.0 if not isinstance(fresh, MergePlan) else changed(plan.assign, fresh.assign)
         self._counts[ctx.step].append((share, plan.num_tokens))
 
 

@@ -21,8 +21,9 @@ class Merging:
     refresh: int | None = None
     roles: list[str] | None = None
     levels: Any = None
-    share: list[str] = field(default_factory=list)
+    share: list[str] | None = None
     gate: str = "none"
+    proportional: bool | None = None
     seed: int = 0
 
 

@@ -17,8 +17,8 @@ def merging_options(strategy: MergeStrategy, options: Merging) -> dict[str, Any]
     Raises:
         ValueError: an option is out of range or unknown.
     """
-    given = Options(options.roles, options.refresh, options.levels, options.share, options.gate, options.seed).filled(strategy)
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(given).items() if key != "strict"}
+    filled = Options(**vars(options)).filled(strategy)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(filled).items() if key != "strict"}
 
 
 def rehearse(strategy: MergeStrategy, roles: list[str], grid: tuple[int, ...] = (8, 8)) -> None:

@@ -1,0 +1,85 @@
+"""A partition worked out for one batch: what is costly to derive is derived once, and then applied many times."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyPlan:
+    """A :class:`mergekit_diff.MergePlan` in the form that is applied, made by its ``ready``; it is a plan itself.
+
+    All indices are counted through the batch, since moving whole rows of a (B * N, C) tensor is several times faster than
+    ``gather`` and ``scatter`` with an index for every channel. Two of them are equal if they are the same object.
+
+    Args:
+        batch: B.
+        num_tokens: N.
+        num_groups: M.
+        order: (B * N,) the tokens sorted by group.
+        offsets: (B * M,) where each group begins in ``order``.
+        weights: (B * N,) the tokens' weights in their group's mean, in the order of ``order``; None is the plain mean.
+        assign: (B * N,) the group of every token.
+        rep: (B * M,) the token that stands for every group.
+        reduce: makes (B, M, C) from (B, N, C) tokens and this plan; a :class:`mergekit_diff.Reduction`.
+    """
+
+    batch: int
+    num_tokens: int
+    num_groups: int
+    order: Tensor
+    offsets: Tensor
+    weights: Tensor | None
+    assign: Tensor
+    rep: Tensor
+    reduce: "Callable[[Tensor, ReadyPlan], Tensor]"
+
+    def merge(self, x: Tensor, /) -> Tensor:
+        """Every group reduced to one token: (B, N, C) to (B, M, C)."""
+        self._check(x, self.num_tokens)
+        return self.reduce(x, self)
+
+    def unmerge(self, y: Tensor, /) -> Tensor:
+        """Every group's row copied to each of its tokens: (B, M, C) to (B, N, C)."""
+        self._check(y, self.num_groups)
+        return _rows(y, self.assign, self.num_tokens)
+
+    def select(self, x: Tensor, /) -> Tensor:
+        """The rows of the tokens that stand for the groups, never an average: (B, N, C) to (B, M, C)."""
+        self._check(x, self.num_tokens)
+        return _rows(x, self.rep, self.num_groups)
+
+    @property
+    def sizes(self) -> Tensor:
+        """(B, M) float32, the number of tokens in every group."""
+        ends = F.pad(self.offsets[1:], (0, 1), value=self.batch * self.num_tokens)
+        return (ends - self.offsets).float().view(self.batch, self.num_groups)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Every group's mean, by the plan's weights if it has any: (B, N, C) to (B, M, C)."""
+        # embedding_bag sums runs of rows in one pass; index_add_ needs no sorting but takes about three times as long.
+        weights = None if self.weights is None else self.weights.to(x.dtype)
+        mode = "mean" if weights is None else "sum"
+        rows = F.embedding_bag(self.order, x.reshape(-1, x.shape[-1]), self.offsets, mode=mode, per_sample_weights=weights)
+        return rows.view(self.batch, self.num_groups, x.shape[-1])
+
+    def largest(self, x: Tensor) -> Tensor:
+        """The largest value of every group, channel by channel: (B, N, C) to (B, M, C)."""
+        rows = F.embedding_bag(self.order, x.reshape(-1, x.shape[-1]), self.offsets, mode="max")
+        return rows.view(self.batch, self.num_groups, x.shape[-1])
+
+    def _check(self, x: Tensor, tokens: int) -> None:
+        if x.ndim != 3 or x.shape[:2] != (self.batch, tokens):
+            raise ValueError(f"expected tokens ({self.batch}, {tokens}, C) for this plan, got {tuple(x.shape)}")
+
+
+def through_batch(index: Tensor, rows: int) -> Tensor:
+    """Indices into each row's ``rows`` tokens, counted through the batch: (B, n) to (B * n,)."""
+    return (index + rows * torch.arange(len(index), device=index.device)[:, None]).flatten()
+
+
+def _rows(x: Tensor, flat_index: Tensor, count: int) -> Tensor:
+    return x.reshape(-1, x.shape[-1]).index_select(0, flat_index).view(len(x), count, x.shape[-1])
