@@ -12,6 +12,8 @@ if TYPE_CHECKING:
         WindowSchedule,
     )
     from .plan import MergePlan, Plan
+    from .ready import ReadyPlan
+    from .reductions import Reduction
     from .registry import make, names, register
     from .report import MergeReport
     from .session import MergeSession, attach, merging
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "components": "LayerContext MergeStrategy RatioSchedule SimilarityMetric WindowSchedule",
     "plan": "MergePlan Plan",
+    "ready": "ReadyPlan",
+    "reductions": "Reduction",
     "registry": "make names register",
     "report": "MergeReport",
     "session": "MergeSession attach merging",
@@ -36,6 +40,8 @@ __all__ = [
     "MergeStrategy",
     "Plan",
     "RatioSchedule",
+    "ReadyPlan",
+    "Reduction",
     "SimilarityMetric",
     "Site",
     "WindowSchedule",

@@ -160,9 +160,11 @@ def _as_field(part: Part, field: str, wanted: Any, value: Any) -> Any:  # noqa: 
     if float in options and isinstance(value, int) and not isinstance(value, bool) and int not in options:
         value = float(value)
     plain = tuple(typing.get_origin(o) or o for o in options)
-    if all(isinstance(o, type) for o in plain) and (not isinstance(value, plain) or (value is True and bool not in plain)):
+    if not all(isinstance(o, type) for o in plain):
+        return value
+    if not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain):  # isinstance(False, int) is true
         wants = " or ".join("null" if o is type(None) else o.__name__ for o in plain)
-        raise ValueError(f"{_label(part)}: {field} is {wants}; given {value!r}")
+        raise ValueError(f"{_label(part)}: expected {field} to be {wants}, got {value!r}")
     return value
 
 

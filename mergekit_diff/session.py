@@ -3,8 +3,8 @@
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
 from typing import Any
 from weakref import WeakSet
 
@@ -17,7 +17,7 @@ from .components import LayerContext, MergeStrategy
 from .gate import Decision, Gate
 from .hooks import SiteHooks, argument, first_name
 from .ledger import Call, Ledger, Place
-from .options import OPTIONS, Options
+from .options import Options
 from .plan import Plan
 from .planner import Planner, Tokens, Turn
 from .recomputing import Plans, Recomputation
@@ -29,7 +29,6 @@ Observer = Callable[[Tensor, LayerContext, Plan | None, bool], None]
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
 
 
-@contextmanager
 def merging(
     target: Any,  # noqa: ANN401
     strategy: Any,  # noqa: ANN401
@@ -43,40 +42,38 @@ def merging(
     seed: int = 0,
     strict: bool = False,
     **settings: Any,  # noqa: ANN401
-) -> "Iterator[MergeSession]":
+) -> "MergeSession":
     """Merge tokens inside a ``with`` block; leaving it, also by an exception, restores the model to the bit.
+
+    Where an option is None, the strategy's own default applies.
 
     Args:
         target: a diffusers pipeline, its denoiser, a ControlNet, or a model of a registered family.
         strategy: a name, a mapping with ``name``, or a strategy.
-        roles: as are the next seven, see :class:`mergekit_diff.options.Options`.
-        refresh: a plan serves this many steps.
+        roles: which parts of a block run on merged tokens: "self_attention", "key_value", "cross_attention", "feed_forward".
+        refresh: the number of steps that a plan is used for.
         levels: merge on this many of the finest grids.
-        share: "cfg", "grid", both or none of them, ``()``.
-        gate: "none", "auto", or what ``gates()`` of an earlier session returned.
+        share: "cfg": one plan for both halves of guidance; "grid": one plan a step for all sites of a grid; both; or ``()``.
+        gate: "none"; "auto" to skip sites where merging would cost more time than it saves; or what ``gates()`` of an earlier
+            session returned.
         proportional: whether a merged key counts as often in self-attention as it has tokens.
         seed: of all noise.
         strict: raise where a session that merged nothing would warn.
         **settings: the strategy's own, such as ``ratio=0.5``.
 
+    Returns:
+        The session; the model is merged from now on.
+
     Raises:
         ValueError: an unknown name or option, a value out of range, a model with no known sites; in one line.
         RuntimeError: the model is merged already, or was compiled before; with ``strict``, nothing was merged.
     """
-    part = strategy_of(strategy, settings)
-    session = MergeSession(target, part, Options(roles, refresh, levels, share, gate, proportional, seed, strict))
-    try:
-        yield session
-    except BaseException:
-        session.remove_hooks()
-        raise
-    session.detach()
+    options = Options(roles, refresh, levels, share, gate, proportional, seed, strict)
+    return MergeSession(target, strategy_of(strategy, settings), options)
 
 
-def attach(target: Any, strategy: Any, **options: Any) -> "MergeSession":  # noqa: ANN401
-    """As :func:`merging`, with the same arguments, until ``session.detach()``."""
-    own = {name: options.pop(name) for name in OPTIONS if name in options}
-    return MergeSession(target, strategy_of(strategy, options), Options(**own))
+attach = merging
+"""The same function by the name that reads better without ``with``: merge tokens until ``session.detach()``."""
 
 
 class MergeSession:
@@ -119,6 +116,15 @@ class MergeSession:
         except BaseException:
             self.remove_hooks()
             raise
+
+    def __enter__(self) -> "MergeSession":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self._leave()
+        else:
+            self.remove_hooks()
 
     def report(self) -> MergeReport:
         """What was merged so far: asked, granted and why not, for every site."""
@@ -174,17 +180,7 @@ class MergeSession:
         Raises:
             RuntimeError: with ``strict``, nothing was merged.
         """
-        if not self._handles:
-            return
-        self.remove_hooks()
-        report = self.report()
-        if report.merged:
-            return
-        reasons = dict.fromkeys(row["note"] for row in report.to_dicts() if row["note"])
-        message = f"no token was merged in {type(self.model).__name__}: {'; '.join(reasons)}"
-        if self.options.strict:
-            raise RuntimeError(message)
-        warnings.warn(message, stacklevel=3)
+        self._leave()
 
     def remove_hooks(self) -> None:
         """Restore the model without a word."""
@@ -195,6 +191,19 @@ class MergeSession:
         self._recomputation.clear()
         self._handles, self._calls, self._compiled = [], {}, None
         _ATTACHED.discard(self.model)
+
+    def _leave(self) -> None:
+        if not self._handles:
+            return
+        self.remove_hooks()
+        report = self.report()
+        if report.merged:
+            return
+        reasons = dict.fromkeys(row["note"] for row in report.to_dicts() if row["note"])
+        message = f"no token was merged in {type(self.model).__name__}: {'; '.join(reasons)}"
+        if self.options.strict:
+            raise RuntimeError(message)
+        warnings.warn(message, stacklevel=3)  # the caller of detach, or the line of the with statement
 
     def _refuse_attached_or_compiled(self) -> None:
         if self.model in _ATTACHED:

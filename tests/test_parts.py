@@ -13,6 +13,7 @@ from mergekit_diff import (
     MergePlan,
     MergeStrategy,
     RatioSchedule,
+    Reduction,
     SimilarityMetric,
     WindowSchedule,
     make,
@@ -20,7 +21,13 @@ from mergekit_diff import (
     register,
 )
 
-KINDS = {"strategy": MergeStrategy, "metric": SimilarityMetric, "ratio": RatioSchedule, "window": WindowSchedule}
+KINDS = {
+    "strategy": MergeStrategy,
+    "metric": SimilarityMetric,
+    "ratio": RatioSchedule,
+    "window": WindowSchedule,
+    "reduction": Reduction,
+}
 PARTS = [(kind, name) for kind in KINDS for name in names(kind)]
 
 
@@ -37,6 +44,7 @@ def test_registry_holds_what_the_contract_names():
     assert {"retom", "tomesd", "random-dest", "dynamic-ratio", "downsample"} <= set(names("strategy"))
     assert {"cosine", "dot", "euclidean", "manhattan", "pearson"} <= set(names("metric"))
     assert {"constant", "linear", "cosine", "step", "by-depth"} <= set(names("ratio"))
+    assert {"mean", "pick", "mlerp"} <= set(names("reduction"))
     assert {"fixed", "by-stage", "by-resolution", "by-progress", "shifted"} <= set(names("window"))
     for kind in KINDS:
         assert names(kind) == sorted(names(kind))
@@ -268,6 +276,13 @@ def test_parts_of_users_work_inside_built_in_strategies(registry, context, token
     assert torch.equal(plan.rep[0][plan.assign[0]] // 8, torch.arange(64) // 8)
     message = refusal(make, "ratio", "late")
     assert "late" in message and "amount" in message
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_true_and_false_are_no_numbers(value):
+    for spec in ({"name": "tomesd", "ratio": {"name": "constant", "value": value}}, {"name": "local-match", "reach": value}):
+        assert f"got {value}" in refusal(make, "strategy", spec)
+    assert make("strategy", {"name": "tomesd", "randomize": value}).randomize is value
 
 
 def test_fields_may_have_a_factory_or_be_optional(registry):

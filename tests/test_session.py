@@ -1,6 +1,7 @@
 """What a session promises: the model restored, seeds kept, options obeyed, the truth reported."""
 
 import dataclasses
+import inspect
 
 import pytest
 import torch
@@ -194,6 +195,25 @@ def test_session_that_merged_nothing_warns_and_raises_when_strict(unet, latents,
     with pytest.warns(UserWarning, match="never called"), merging(unet, "retom"):
         pass
     assert count_hooks(unet) == 0
+
+
+def test_the_warning_points_at_the_line_of_the_user(unet):
+    def line():
+        return inspect.currentframe().f_back.f_lineno
+
+    with pytest.warns(UserWarning, match="never called") as caught:
+        expected = line() + 1
+        with merging(unet, "retom"):
+            pass
+        session = attach(unet, "retom")
+        expected = expected, line() + 1
+        session.detach()
+    assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, each) for each in expected]
+
+
+def test_attach_takes_what_merging_takes():
+    assert inspect.signature(attach) == inspect.signature(merging)
+    assert {"roles", "share", "proportional", "strict"} <= set(inspect.signature(attach).parameters)
 
 
 def test_session_that_merged_says_nothing(unet, latents, predict, recwarn):
