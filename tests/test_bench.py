@@ -14,7 +14,6 @@ from tiny import tiny_pipeline, tiny_unet
 from mergekit_diff import experiments, make, names
 from mergekit_diff.experiments.bench import (
     Bench,
-    bars,
     block_table,
     command,
     load_bench,
@@ -22,6 +21,7 @@ from mergekit_diff.experiments.bench import (
     read_table,
     results,
     scaling,
+    speed_table,
     study_table,
     timing,
     variants,
@@ -233,7 +233,7 @@ def test_rows_of_invented_seconds_have_the_ratios_that_were_put_in():
     every = [variants.Variant("base", None), variants.Variant("floor", None, floor="floor")]
     every.append(variants.Variant("retom", None, keeps=True, floor="floor"))
     counts = {name: timing.Counts({"fresh": 4, "kept": 4}, 8, (2, 1)) for name in seconds}
-    rows = results.rows(every, [1, 2], counts, times)
+    rows = results.rows_of(every, [1, 2], counts, times)
     assert [(row["variant"], row["refresh"]) for row in rows] == [("base", None), ("floor", None), ("retom", 1), ("retom", 2)]
     assert [row["speedup"] for row in rows] == pytest.approx([1, 4, 2, 4 / 1.5])
     assert rows[2]["wall_ratio"] == {"base": pytest.approx([0.5] * 3), "floor": pytest.approx([2.0] * 3)}
@@ -388,9 +388,9 @@ def test_a_subject_calls_its_model_by_step():
 def test_the_speed_table_of_readme_follows_from_the_records():
     records = Path(experiments.__path__[0]) / "findings" / "speed"
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    assert bars.table(records).strip() in readme
+    assert speed_table.table(records).strip() in readme
 
 
 def test_a_missing_record_is_named_with_what_makes_it(tmp_path):
-    with pytest.raises(ValueError, match=r"layer\.json is missing: mergekit-diff bench"):
-        bars.table(tmp_path)
+    with pytest.raises(ValueError, match=r"layer\.json is missing; make it with: mergekit-diff bench"):
+        speed_table.table(tmp_path)

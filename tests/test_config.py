@@ -94,7 +94,7 @@ def test_prompts_come_from_a_file_one_a_line(tmp_path):
 
 def test_cells_that_differ_only_in_writing_are_the_same(study_file):
     words = ["control={}", "sweep={strategy: {values: [{name: retom}, {name: retom, ratio: 0.5}]}}"]
-    with pytest.raises(ValueError, match="same thing"):
+    with pytest.raises(ValueError, match="which are the same"):
         cells(load_study(study_file, words))
 
 

@@ -16,7 +16,7 @@ from tiny import tiny_pipeline
 
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.results.folder import RunFolder
-from mergekit_diff.experiments.run import prediction  # noqa: F401  before a fork, so that no child has to
+from mergekit_diff.experiments.run import distributed  # noqa: F401  before a fork, so that no child has to
 
 KILLS = 10
 JOBS = 2 * 2 * 3
@@ -159,8 +159,8 @@ def test_a_process_that_dies_is_exit_code_1_and_what_is_missing_is_named(rank, s
     assert process.returncode == 1
     done = {row["job"] for row in rows(RunFolder(tmp_path / "out"))}
     assert 0 < len(done) < JOBS
-    assert f"of {JOBS} pictures are missing" in said
-    named = said.split("pictures are missing:")[1].split("\n")[0].split()
+    assert f"of {JOBS} images are missing" in said
+    named = said.split("images are missing:")[1].split("\n")[0].split()
     assert set(named).isdisjoint(done) or rank  # the other process may write on while the first one looks
     assert len(named) >= JOBS - len(done)
 

@@ -9,7 +9,7 @@ from tiny import tiny_unet
 from torch.utils.flop_counter import FlopCounterMode
 
 from mergekit_diff import gate, merging, names, speed
-from mergekit_diff.experiments.run.cost import Operations
+from mergekit_diff.experiments.bench.instruments import Operations
 from mergekit_diff.speed import Speed
 from mergekit_diff.strategies.retom import ReToM
 

@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 
 from mergekit_diff.experiments import metrics as package
 from mergekit_diff.experiments.metrics import (
-    NAMES,
     check_available,
     clip,
     feature,
@@ -26,6 +25,7 @@ from mergekit_diff.experiments.metrics import (
 from mergekit_diff.experiments.metrics.networks import CLIP, LPIPS
 from mergekit_diff.experiments.models.embedded import data, text_score
 from mergekit_diff.experiments.models.embedded.text import caption
+from mergekit_diff.experiments.tasks import PICTURE
 
 CLOSENESS = [name for name, metric in metrics().items() if metric.of == "pair"]
 TINY_CLIP = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -69,11 +69,12 @@ def real():
         return reference.features("kid", "emoji"), json.loads(file.metadata()["captions"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", metrics())
 def test_every_metric_says_what_it_is(name):
     metric = metrics()[name]
     assert metric.better in ("higher", "lower")
-    assert metric.of in ("pair", "picture", "set")
+    assert metric.of in ("pair", "single", "set")
+    assert PICTURE.name in metric.tasks
     assert metric.label
     assert bool(metric.made_by) == (name not in ("psnr", "ssim", "detail", "background"))
 
@@ -118,7 +119,9 @@ def test_background_looks_only_where_the_base_is_flat():
 
 def test_features_of_a_batch_are_those_of_its_pictures():
     pictures = picture(3, 3, 40, 40)
-    torch.testing.assert_close(feature.features(pictures), torch.stack([feature.one(p) for p in pictures]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        feature.features(pictures), torch.stack([feature.single(p) for p in pictures]), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_real_pictures_retrieve_their_own_concept(real):
@@ -253,7 +256,7 @@ def test_a_set_is_recorded_with_its_interval_its_size_and_its_floor(name):
     assert far["floor"] == near["floor"] > 0
     assert far["low"] > near["high"]
     assert far == set_values(name, cloud(40, 1, 1.0), cloud(60, 0))
-    with pytest.raises(ValueError, match="at least 4 pictures"):
+    with pytest.raises(ValueError, match="at least 4 images"):
         set_values(name, cloud(3, 0), cloud(60, 0))
 
 
@@ -282,9 +285,9 @@ def test_real_emoji_ship_only_for_their_model(real):
     features, captions = real
     assert features.shape == (len(captions), 1280)
     assert captions == [caption(word, style) for word in data.concepts(trained=True).values() for style in data.STYLES]
-    check_available("kid", "emoji", pictures=4)
-    with pytest.raises(ValueError, match="at least 4 pictures, not 3"):
-        check_available("kid", "emoji", pictures=3)
+    check_available("kid", "emoji", images=4)
+    with pytest.raises(ValueError, match="at least 4 images, got 3"):
+        check_available("kid", "emoji", images=3)
     with pytest.raises(ValueError, match="give reference=FOLDER"):
         check_available("kid", "owner/other")
 

@@ -151,7 +151,7 @@ def test_pictures_that_come_to_nothing_are_said(model, words, tmp_path, capsys):
     pipe.save_pretrained(tmp_path / "nan")
     assert main([*words, f"model={tmp_path / 'nan'}"]) == 1
     said = capsys.readouterr().err
-    assert "the latents are not finite numbers in float32" in said and "6 of 6 pictures are missing" in said
+    assert "the latents are not finite numbers in float32" in said and "6 of 6 images are missing" in said
 
 
 def test_a_second_writer_is_refused(words, folder, capsys):
@@ -175,7 +175,7 @@ def test_missing_pictures_are_exit_code_1_and_named(words, folder, monkeypatch, 
     assert main(words) == 1
     said = capsys.readouterr().err
     assert "out of luck" in said
-    assert "2 of 6 pictures are missing" in said
+    assert "2 of 6 images are missing" in said
     assert len(lines(folder)) == JOBS - 2
 
 
@@ -235,10 +235,10 @@ def test_a_gate_that_closes_every_site_leaves_the_base_and_no_complaint(words, f
 
 
 def test_a_run_that_lost_a_process_after_its_last_picture_is_not_done(words, monkeypatch):
-    from mergekit_diff.experiments.run import prediction
+    from mergekit_diff.experiments.run import distributed
 
-    predict = prediction.predict
-    monkeypatch.setattr(prediction, "predict", lambda *given: (predict(*given)[0], True))
+    do_jobs = distributed.do_jobs
+    monkeypatch.setattr(distributed, "do_jobs", lambda *args: (do_jobs(*args)[0], True))
     assert main(words) == 1
     monkeypatch.undo()
     assert main(words) == 0

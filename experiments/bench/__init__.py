@@ -1,4 +1,4 @@
-"""Time, operations and memory of strategies beside the base, the floor and the packages of others."""
+"""Time, operations and memory of strategies, next to the base, the floor and other packages."""
 
 from .config import Bench, load_bench
 from .study_table import block_table, read_table

@@ -1,4 +1,4 @@
-"""The command ``mergekit-diff bench``: measure, print the table, write what was asked for."""
+"""The command ``mergekit-diff bench``: measure, print the tables, write the requested files."""
 
 import json
 import os
@@ -9,14 +9,13 @@ from typing import Any
 import torch
 
 from ..files import write_atomically
-from ..models import check_device, resolve_device
+from ..models import check_device, resolve_device, use_threads
 from ..provenance import git_commit, processor, versions
-from ..run.runner import use_threads
 from ..terminal import complain, progress_bar, show_table
 from . import scaling, tables
 from .config import Bench, check_outputs
 from .peers import has_tomesd
-from .results import rows
+from .results import rows_of
 from .subject import subject
 from .timing import Times, count, take_turns, turns
 from .variants import Entries, all_roles, named_strategies, variants
@@ -25,11 +24,11 @@ Rounds = dict[str, Any]
 
 
 def run_bench(bench: Bench, table: Path | None = None, plot: Path | None = None) -> int:
-    """Measure and show; 0, or 1 if it failed.
+    """Measure and print; 0, or 1 if it failed.
 
     Args:
         bench: the measurement.
-        table: a JSON file for rows, every round, versions and threads.
+        table: a JSON file for rows, all rounds, versions and threads.
         plot: a .png, .svg or .pdf file.
 
     Raises:
@@ -40,25 +39,25 @@ def run_bench(bench: Bench, table: Path | None = None, plot: Path | None = None)
     check_device(bench.device)
     use_threads(bench.threads)
     try:
-        found, rounds = _curves(bench, entries) if bench.what == "scaling" else _variants(bench, entries)
-    except Exception as error:  # the input was right: this is a failure of the measurement
+        rows, rounds = _curves(bench, entries) if bench.what == "scaling" else _variants(bench, entries)
+    except Exception as error:  # the input was right, so this is a failure of the measurement
         complain(f"error: {type(error).__name__}: {error}")
         return 1
-    _show(bench, found)
+    _show(bench, rows)
     if table is not None:
-        write_atomically(table, json.dumps(_record(bench, found, rounds), indent=1).encode())
+        write_atomically(table, json.dumps(_record(bench, rows, rounds), indent=1).encode())
         print(f"rows and rounds: {table}")
     if plot is not None:
         from . import plots
 
         draw = {"time": plots.draw_times, "flops": plots.draw_flops, "scaling": plots.draw_scaling}[bench.what]
-        draw(found, title(bench), plot)
+        draw(rows, title(bench), plot)
         print(f"plot: {plot}")
     return 0
 
 
 def title(bench: Bench) -> str:
-    """What was measured, in a line."""
+    """What was measured, in one line."""
     if bench.what == "scaling":
         return f"Planning at the width of {bench.size}'s finest level, batch {bench.batch}, ratio {bench.ratio}"
     height, width = bench.height_and_width()
@@ -68,17 +67,17 @@ def title(bench: Bench) -> str:
 
 def _variants(bench: Bench, entries: Entries) -> tuple[list[dict[str, Any]], Rounds]:
     timed = bench.what == "time"
-    on = subject(bench, None if timed else "meta")
-    every = variants(bench, entries, on.sample.shape[2:])
+    model = subject(bench, None if timed else "meta")
+    every = variants(bench, entries, model.sample.shape[2:])
     times: Times | None = None
-    with progress_bar("bench", len(every) + (turns(on, every, bench.rounds) if timed else 0)) as advance:
+    with progress_bar("bench", len(every) + (turns(model, every, bench.rounds) if timed else 0)) as advance:
         counts = {}
         for variant in every:
-            counts[variant.name] = count(on, variant)
+            counts[variant.name] = count(model, variant)
             advance()
         if timed:
-            times = take_turns(on, every, bench.rounds, all_roles(bench, entries), advance)
-    return rows(every, bench.refresh, counts, times), times or {}
+            times = take_turns(model, every, bench.rounds, all_roles(bench, entries), advance)
+    return rows_of(every, bench.refresh, counts, times), times or {}
 
 
 def _curves(bench: Bench, entries: Entries) -> tuple[list[dict[str, Any]], Rounds]:
@@ -87,23 +86,23 @@ def _curves(bench: Bench, entries: Entries) -> tuple[list[dict[str, Any]], Round
     return [curve.row() for curve in curves], {curve.name: curve.seconds for curve in curves}
 
 
-def _show(bench: Bench, found: list[dict[str, Any]]) -> None:
+def _show(bench: Bench, rows: list[dict[str, Any]]) -> None:
     if bench.what == "scaling":
-        for name, table in tables.scaling_tables(found, scaling.SIZES):
+        for name, table in tables.scaling_tables(rows, scaling.SIZES):
             show_table(f"{name}. {title(bench)}", table)
     elif bench.what == "flops":
-        show_table(title(bench), tables.flops_table(found))
+        show_table(title(bench), tables.flops_table(rows))
     else:
-        show_table(f"{title(bench)}; medians of {bench.rounds} rounds", tables.time_table(found))
-        show_table("Where the time goes, in one call over all sites", tables.parts_table(found))
+        show_table(f"{title(bench)}; medians of {bench.rounds} rounds", tables.time_table(rows))
+        show_table("Where the time goes, in one call over all sites", tables.parts_table(rows))
         if bench.gate != "none":
-            show_table("What the gate predicted, for a mean call", tables.gate_table(found))
+            show_table("What the gate predicted, for a mean call", tables.gate_table(rows))
         print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if not has_tomesd():
-        print("the package tomesd is not installed, so it is not beside them")
+        print("tomesd is not in the tables, since that package is not installed")
 
 
-def _record(bench: Bench, found: list[dict[str, Any]], rounds: Rounds) -> dict[str, Any]:
+def _record(bench: Bench, rows: list[dict[str, Any]], rounds: Rounds) -> dict[str, Any]:
     device = resolve_device(bench.device)
     machine = torch.cuda.get_device_name() if device == "cuda" else processor()
     return {
@@ -112,7 +111,7 @@ def _record(bench: Bench, found: list[dict[str, Any]], rounds: Rounds) -> dict[s
         "git": git_commit(),
         "machine": {"device": device, "name": machine, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
                     "load": os.getloadavg()},
-        "rows": found,
+        "rows": rows,
         "rounds": rounds,
     }  # fmt: skip
 

@@ -1,19 +1,17 @@
-"""What is measured: the schema of ``mergekit-diff bench`` and its ranges, checked before a model is built."""
+"""What to measure: the schema of ``mergekit-diff bench`` and its valid ranges, checked before a model is built."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from mergekit_diff.options import GATES, Options
 from mergekit_diff.registry import one_of
+from mergekit_diff.options import GATES, Options
 from mergekit_diff.sites import ROLES
 
 from ..study.config import DTYPES
 from ..study.loading import override
+from ..study.schema import structured
 from .sizes import find_size
 
 WHAT = ("time", "flops", "scaling")
@@ -25,20 +23,20 @@ PLOTS = (".png", ".svg", ".pdf")
 
 @dataclass
 class Bench:
-    """One measurement. ``mergekit-diff bench`` alone ends within two minutes on two cores.
+    """One measurement. The default takes less than two minutes on two cores.
 
     Args:
-        what: "time"; "flops", which runs nothing and takes seconds for any size; "scaling", plans from 1,024 to 65,536 tokens.
-        size: "sd15", "sd21", "sdxl", "emoji" or a pipeline folder, of which the shape is read; weights are random.
-        pixels: a side of the picture, or [height, width]; None is what the model was made for.
-        batch: rows of a call; 2 is one picture with guidance.
-        ratio: of every strategy whose own default is a constant, and of the floor.
+        what: "time"; "flops", which computes nothing and takes seconds for any size; "scaling", plans for 1,024 to 65,536 tokens.
+        size: "sd15", "sd21", "sdxl", "emoji" or a pipeline folder, of which only the shape is read; weights are random.
+        pixels: a side of the image, or [height, width]; None is the size that the model was trained for.
+        batch: rows per call; 2 is one image with guidance.
+        ratio: of the floor, and of every strategy whose default ratio is a constant.
         strategies: names, or mappings with ``name``; None is every registered one.
-        refresh: how many steps a plan serves; each strategy has a row for each.
+        refresh: how many steps share a plan; each strategy has a row for each.
         at: one attention "layer" or one "block", both of the finest level, or a whole U-Net "step".
         levels: merge on this many of the finest levels of a step.
         roles: what merges in a block; None is every strategy's default.
-        gate: "auto" adds to every strategy a row in which sites where it does not pay are skipped, with the gain predicted.
+        gate: "auto" adds a row per strategy in which sites where merging does not pay are skipped, with the predicted gain.
         rounds: measurements of each variant.
         threads: of torch; None is torch's default.
         device: "auto", which takes CUDA if there is one, "cpu" or "cuda".
@@ -77,16 +75,9 @@ def load_bench(words: Iterable[str] = ()) -> Bench:
         ValueError: an unknown key, a value of the wrong type or out of range; the message is one line.
     """
     raw = override({}, words)
-    for key in raw:
-        one_of(key, [known.name for known in fields(Bench)], "key of bench")
     for key in LISTS & set(raw):
         raw[key] = [raw[key]] if isinstance(raw[key], str | int | dict) else raw[key]
-    try:
-        bench = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Bench), raw))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
-    assert isinstance(bench, Bench)
-    return check(bench)
+    return check(structured(Bench, raw, "bench"))
 
 
 def check(bench: Bench) -> Bench:
@@ -95,42 +86,44 @@ def check(bench: Bench) -> Bench:
     Raises:
         ValueError: a value is out of range or names something unknown; the message is one line.
     """
-    for what, given, possible in (("what", bench.what, WHAT), ("at", bench.at, AT), ("device", bench.device, DEVICES)):
-        one_of(given, possible, what)
+    for what, value, possible in (("what", bench.what, WHAT), ("at", bench.at, AT), ("device", bench.device, DEVICES)):
+        one_of(value, possible, what)
     one_of(bench.dtype, DTYPES, "dtype")
     for name in ("batch", "rounds", "levels", "threads"):
         value = getattr(bench, name)
         if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+            raise ValueError(f"{name}: expected at least 1, got {value}")
     if bench.rounds < 2 and bench.what != "flops":
-        raise ValueError("rounds must be at least 2: one measurement has no interval")
+        raise ValueError(f"rounds: expected at least 2, since one measurement has no interval, got {bench.rounds}")
     if not 0 < bench.ratio < 1:
-        raise ValueError(f"ratio is between 0 and 1, not {bench.ratio}")
+        raise ValueError(f"ratio: expected a number between 0 and 1, got {bench.ratio}")
     if bench.limit <= 0:
-        raise ValueError(f"limit must be above 0 GiB, not {bench.limit}")
+        raise ValueError(f"limit: expected more than 0 GiB, got {bench.limit}")
     if not bench.refresh:
-        raise ValueError("refresh needs at least one number of steps, such as refresh=[1,20]")
+        raise ValueError("refresh: expected at least one number of steps, such as refresh=[1,20], got []")
     for steps in bench.refresh:
         Options(refresh=steps)
     one_of(bench.gate, GATES, "gate")
     if bench.gate != "none" and (len(bench.refresh) > 1 or bench.what != "time"):
-        raise ValueError(f"gate={bench.gate} weighs time at one refresh: what=time, refresh=20, say")
+        raise ValueError(
+            f"gate={bench.gate}: expected what=time and one refresh, got what={bench.what} and refresh={bench.refresh}"
+        )
     _check_roles(bench)
     _check_pixels(bench)
     return bench
 
 
 def check_outputs(table: Path | None, plot: Path | None) -> None:
-    """Find out before anything is measured whether the results can be written.
+    """Refuse output files that cannot be written, before anything is measured.
 
     Raises:
-        ValueError: a folder is missing, or a plot's ending is unknown.
+        ValueError: a folder is missing, or a plot's format is unknown.
     """
     for path in (table, plot):
         if path is not None and not path.absolute().parent.is_dir():
             raise ValueError(f"{path} cannot be written: the folder {path.absolute().parent} does not exist")
     if plot is not None:
-        one_of(plot.suffix, PLOTS, f"ending of {plot.name}")
+        one_of(plot.suffix, PLOTS, f"suffix of {plot.name}")
 
 
 def _check_roles(bench: Bench) -> None:
@@ -139,11 +132,15 @@ def _check_roles(bench: Bench) -> None:
         one_of(role, inside, f"role at={bench.at}")
     Options(roles=bench.roles)
     if bench.at != "step" and bench.levels != 1:
-        raise ValueError(f"levels={bench.levels} needs at=step: a {bench.at} is one of the finest level")
+        raise ValueError(
+            f"levels: expected 1 for at={bench.at}, which is of the finest level, got {bench.levels}; more need at=step"
+        )
 
 
 def _check_pixels(bench: Bench) -> None:
     size, pixels = find_size(bench.size), bench.pixels
     sides = pixels if isinstance(pixels, list) and len(pixels) == 2 else [pixels]
     if pixels is not None and not all(type(side) is int and side > 0 and side % size.factor == 0 for side in sides):
-        raise ValueError(f"pixels of {bench.size} is a multiple of {size.factor} or [height, width] of them, not {pixels!r}")
+        raise ValueError(
+            f"pixels: expected a multiple of {size.factor} for {bench.size}, or [height, width] of them, got {pixels!r}"
+        )

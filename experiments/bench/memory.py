@@ -1,4 +1,4 @@
-"""How much memory a call takes, counted tensor by tensor: the same number every time, on any device."""
+"""How much memory a call takes, counted per tensor: reproducible on any device."""
 
 import gc
 import weakref
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows the bytes of tensors that are made while it lasts; what an operation takes and returns inside is not seen.
+    """Tracks the bytes of tensors created inside this context; temporary memory inside an operation is not seen.
 
     ``peak`` is the most that was alive at once.
     """
@@ -26,12 +26,12 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:  # noqa: ANN401
-        given = {storage._cdata for storage in _storages((args, kwargs))}
-        made = func(*args, **(kwargs or {}))
-        for storage in _storages(made):
-            if storage._cdata not in given and storage not in self._known:
+        inputs = {storage._cdata for storage in _storages((args, kwargs))}
+        output = func(*args, **(kwargs or {}))
+        for storage in _storages(output):
+            if storage._cdata not in inputs and storage not in self._known:
                 self._add(storage)
-        return made
+        return output
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         size = storage.nbytes()
@@ -45,10 +45,10 @@ class LiveBytes(TorchDispatchMode):
 
 
 def peak_bytes(call: Callable[[], object], device: str) -> int:
-    """The most bytes that ``call`` had alive beyond what was there before: by the allocator on CUDA, else counted.
+    """The most bytes alive during ``call`` beyond those before: from the allocator on CUDA, else counted.
 
     Args:
-        call: is called once.
+        call: called once.
         device: where it runs.
     """
     if not device.startswith("cuda"):
@@ -65,7 +65,7 @@ def peak_bytes(call: Callable[[], object], device: str) -> int:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """It comes at moments that depend on all that ran before."""
+    """Disables it: when it runs depends on everything that ran before."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What strategies are held against in the same hooks: the floor, and the packages of others with their own functions."""
+"""What strategies are compared with, in the same hooks: the floor, and other packages with their own functions."""
 
 import importlib.util
 import math
@@ -17,7 +17,7 @@ from mergekit_diff.sites import find_sites
 
 Move = Callable[[Tensor], Tensor]
 TOMESD = "tomesd package"
-STRIDE = 2  # of the package's destinations, its default
+STRIDE = 2  # of tomesd's destinations, its default
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ def hooked(model: nn.Module, roles: Sequence[str], levels: int, choose: Choose) 
 
 
 def floor(ratio: float) -> Choose:
-    """Tokens that cost nothing to choose, a slice, and none to put back but the room for them.
+    """The fastest a strategy could be: a slice of the tokens, which costs nothing to choose, padded to unmerge.
 
     Args:
-        ratio: share of the tokens that is left out.
+        ratio: share of the tokens that is dropped.
     """
 
     def choose(x: Tensor) -> Moves:
@@ -88,7 +88,7 @@ def floor(ratio: float) -> Choose:
 
 
 def has_tomesd() -> bool:
-    """Whether the package tomesd can be imported."""
+    """Whether the package tomesd is installed."""
     return importlib.util.find_spec("tomesd") is not None
 
 
@@ -98,7 +98,7 @@ def tomesd(ratio: float, latents: Sequence[int], randomize: bool = True) -> Choo
     Args:
         ratio: share of the tokens that is merged away.
         latents: height and width of the model's input, from which it derives a site's grid.
-        randomize: as its ``use_rand``; an odd batch has no randomness there.
+        randomize: its ``use_rand``; tomesd itself disables it for an odd batch.
     """
     from tomesd import merge
 

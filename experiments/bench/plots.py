@@ -1,4 +1,4 @@
-"""A measurement as a picture: bars with intervals and the floor as a line; curves over the number of tokens."""
+"""Plots of a measurement: bars with intervals and the floor as a line; curves over the number of tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,25 +13,25 @@ Row = dict[str, Any]
 
 
 def draw_times(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Median times; an interval is that of the paired ratio to the base, in the base's milliseconds."""
+    """Median times; intervals are those of the paired ratio to the base, times the base's milliseconds."""
     base = next(row["wall_ms"] for row in rows if row["variant"] == BASE)
     middle, low, high = ([base * row["wall_ratio"][BASE][i] for row in rows] for i in range(3))
     reach = [[m - a for m, a in zip(middle, low, strict=True)], [b - m for m, b in zip(middle, high, strict=True)]]
     figure, axes = _axes(rows)
     axes.barh([_label(row) for row in rows], middle, xerr=reach, color=_colors(rows), capsize=3)
-    _finish(figure, axes, rows, middle, title, "milliseconds a call, paired with the base", path)
+    _finish(figure, axes, rows, middle, title, "milliseconds per call, paired with the base", path)
 
 
 def draw_flops(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Operations of a call."""
+    """Operations per call."""
     values = [row["flops"] / 1e9 for row in rows]
     figure, axes = _axes(rows)
     axes.barh([_label(row) for row in rows], values, color=_colors(rows))
-    _finish(figure, axes, rows, values, title, "GFLOP a call", path)
+    _finish(figure, axes, rows, values, title, "GFLOP per call", path)
 
 
 def draw_scaling(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Planning time and memory over tokens, both axes logarithmic."""
+    """Planning time and memory over tokens, on logarithmic axes."""
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     for place, (key, fitted, unit, label) in enumerate(
         (("plan_ms", "time_exponent", 1, "planning, ms"), ("peak_bytes", "memory_exponent", 2**20, "peak memory, MiB"))

@@ -1,4 +1,4 @@
-"""From seconds and counts to the rows of the table: medians, paired ratios with intervals, the share of the floor's gain."""
+"""Turns seconds and counts into rows: medians, paired ratios with intervals, the share of the floor's gain."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,24 +12,24 @@ from .variants import BASE, Variant
 
 Series = dict[str, NDArray[np.float64]]
 Interval = list[float]
-"""Median, and the ends of its 95% bootstrap interval over the rounds."""
+"""Median, and the bounds of its 95% bootstrap interval over the rounds."""
 
 
-def rows(variants: Sequence[Variant], refresh: Sequence[int], counts: Mapping[str, Counts], times: Times | None) -> list[dict]:
-    """A row for every variant, for a strategy one for every refresh; ratios pair what was measured in the same round.
+def rows_of(variants: Sequence[Variant], refresh: Sequence[int], counts: Mapping[str, Counts], times: Times | None) -> list[dict]:
+    """A row per variant, for a strategy one per refresh; ratios pair what was measured in the same round.
 
     Args:
         variants: in the order of the table; the first is the base.
-        refresh: steps that a plan serves; times and operations are means over them.
+        refresh: how many steps share a plan; times and operations are means over them.
         counts: of every variant.
-        times: of every variant, None if nothing was timed.
+        times: of every variant; None if nothing was timed.
     """
-    found = []
+    rows = []
     for variant, steps in _lines(variants, refresh):
         row = {"variant": variant.name, "refresh": steps} | _counted(variant, steps, counts)
         row |= _timed(variant, steps, times) if times is not None else {}
-        found.append(row | _gated(variant))
-    return found
+        rows.append(row | _gated(variant))
+    return rows
 
 
 def paired(x: NDArray[np.float64], to: NDArray[np.float64]) -> Interval:
@@ -38,15 +38,15 @@ def paired(x: NDArray[np.float64], to: NDArray[np.float64]) -> Interval:
 
 
 def share_of_gain(base: NDArray[np.float64], x: NDArray[np.float64], floor: NDArray[np.float64]) -> Interval | None:
-    """How much of what the floor saves a variant saves too, (base - x) / (base - floor) of medians, with its interval.
+    """The share of the floor's saving that a variant saves, (base - x) / (base - floor) of medians, with its interval.
 
-    None if the floor's saving cannot be told from nothing.
+    None if the floor's saving is not distinguishable from zero.
     """
     return None if paired(floor, base)[2] >= 1 else share_of(base, x, floor)
 
 
 def share_of(base: NDArray[np.float64], x: NDArray[np.float64], best: NDArray[np.float64]) -> Interval:
-    """How much of what one variant saves another one saves too, (base - x) / (base - best) of medians, with its interval."""
+    """The share of one variant's saving that another one saves, (base - x) / (base - best) of medians, with its interval."""
 
     def share(base: Any, x: Any, best: Any, axis: int) -> Any:  # noqa: ANN401
         medians = [np.median(values, axis=axis) for values in (base, x, best)]
@@ -56,20 +56,20 @@ def share_of(base: NDArray[np.float64], x: NDArray[np.float64], best: NDArray[np
 
 
 def amortised(fresh: float | NDArray[np.float64], kept: float | NDArray[np.float64], steps: int) -> Any:  # noqa: ANN401
-    """The mean over ``steps`` calls of which the first makes the plan."""
+    """The mean over ``steps`` calls, the first of which makes the plan."""
     return (fresh + (steps - 1) * kept) / steps
 
 
 def _lines(variants: Sequence[Variant], refresh: Sequence[int]) -> list[tuple[Variant, int | None]]:
-    found: list[tuple[Variant, int | None]] = []
+    lines: list[tuple[Variant, int | None]] = []
     for variant in variants:
         if variant.name == TOMESD:
-            found.append((variant, 1))
+            lines.append((variant, 1))
         elif variant.floor in (None, variant.name):
-            found.append((variant, None))
+            lines.append((variant, None))
         else:
-            found += [(variant, steps) for steps in refresh]
-    return found
+            lines += [(variant, steps) for steps in refresh]
+    return lines
 
 
 def _counted(variant: Variant, steps: int | None, counts: Mapping[str, Counts]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _counted(variant: Variant, steps: int | None, counts: Mapping[str, Counts]) 
 
 
 def _gated(variant: Variant) -> dict[str, Any]:
-    """What a gate decided: sites that merge, of how many, and the milliseconds that they were predicted to gain together."""
+    """What a gate decided: how many sites merge, of how many, and their total predicted gain in milliseconds."""
     if variant.gates is None:
         return {"merging_sites": None, "predicted_gain_ms": None}
     open_ = [each for each in variant.gates.values() if each["merges"]]
@@ -119,6 +119,6 @@ def _series(times: Times, name: str, steps: int | None) -> Series:
 def _interval(statistic: Callable[..., Any], *samples: NDArray[np.float64]) -> Interval:
     from scipy.stats import bootstrap
 
-    drawn = bootstrap(samples, statistic, paired=True, vectorized=True, method="percentile", rng=0)
-    ends = drawn.confidence_interval
+    result = bootstrap(samples, statistic, paired=True, vectorized=True, method="percentile", rng=0)
+    ends = result.confidence_interval
     return [float(statistic(*samples, axis=-1)), float(ends.low), float(ends.high)]

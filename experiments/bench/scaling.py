@@ -1,4 +1,4 @@
-"""How time and memory of planning grow with the number of tokens."""
+"""How the time and memory of planning grow with the number of tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,13 +26,13 @@ SIZES = tuple(2**k for k in range(10, 17))
 
 @dataclass
 class Curve:
-    """What planning took at every number of tokens.
+    """Time and memory of planning at every number of tokens.
 
     Args:
         name: of the strategy or package.
         plan: called with (B, N, C) tokens and their grid.
-        seconds: of every round, by tokens.
-        peak_bytes: by tokens.
+        seconds: of every round, by number of tokens.
+        peak_bytes: by number of tokens.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Curve:
 def scaling(bench: Bench, entries: Entries, sizes: Sequence[int], advance: Callable[[], None] = lambda: None) -> list[Curve]:
     """The curves of every strategy and package.
 
-    One ends where the plan of the next size would take more memory than ``limit``, by how it has grown so far.
+    A curve ends where the next plan would take more memory than ``limit``, extrapolated from its growth so far.
 
     Args:
-        bench: the measurement; of its size only the width of the finest level counts.
+        bench: the measurement; its size only decides the width of the tokens.
         entries: the strategies.
         sizes: tokens, each twice the one before.
         advance: called after every size.
@@ -73,18 +73,18 @@ def scaling(bench: Bench, entries: Entries, sizes: Sequence[int], advance: Calla
 
 
 def grid_of(tokens: int) -> tuple[int, int]:
-    """The squarest grid of a power of two."""
+    """The most nearly square grid for a power of two."""
     doublings = tokens.bit_length() - 1
     return 2 ** (doublings // 2), 2 ** (doublings - doublings // 2)
 
 
 def next_peak(peaks: Sequence[int]) -> float:
-    """The bytes to expect at the next size, if they grow by the factor by which they last grew."""
+    """The expected bytes at the next size, if they grow again by the last factor."""
     return 0.0 if len(peaks) < 2 else peaks[-1] ** 2 / max(peaks[-2], 1)
 
 
 def exponent(tokens: Sequence[int], values: Sequence[float]) -> float | None:
-    """The e of values ~ tokens^e by least squares of the logarithms; None for fewer than two sizes."""
+    """The e in values ~ tokens^e, by least squares on the logarithms; None for fewer than two sizes."""
     if len(tokens) < 2:
         return None
     return float(np.polyfit(np.log(tokens), np.log(values), 1)[0])
@@ -105,11 +105,11 @@ def _measure(curves: Sequence[Curve], x: Tensor, rounds: int) -> None:
 def _planner(strategy: MergeStrategy, role: str) -> Callable[[Tensor, tuple[int, int]], object]:
     @cache
     def context(grid: tuple[int, int]) -> LayerContext:
-        return toy_context(grid, role, step=10)  # half-way, where a falling ratio is at its mean
+        return toy_context(grid, role, step=10)  # halfway, where a linear schedule of the ratio is at its mean
 
     @torch.no_grad()
-    def plan(x: Tensor, grid: tuple[int, int]) -> object:
-        made = strategy.plan(x, context(grid))
-        return made if made is None else made.ready(len(x))
+    def make_plan(x: Tensor, grid: tuple[int, int]) -> object:
+        plan = strategy.plan(x, context(grid))
+        return plan if plan is None else plan.ready(len(x))
 
-    return plan
+    return make_plan

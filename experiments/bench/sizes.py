@@ -1,4 +1,4 @@
-"""The shapes of U-Nets, as their publishers wrote them down and as pipeline folders have them. No weights are read."""
+"""The shapes of U-Nets, as published and as pipeline folders have them. No weights are read."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from mergekit_diff.registry import one_of
 
-from ..models import NAMES
+from ..models import MODELS
 
 _SD: dict[str, Any] = {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2}
 _XL: dict[str, Any] = {
@@ -31,17 +31,17 @@ UNETS: dict[str, Mapping[str, Any]] = {
              "use_linear_projection": True},
     "sdxl": _XL,
 }  # fmt: skip
-"""unet/config.json of Stable Diffusion 1.5, 2.1 and XL; what is left out is diffusers' default."""
+"""unet/config.json of Stable Diffusion 1.5, 2.1 and XL; omitted keys have diffusers' defaults."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """The shape of a U-Net and of what it is called with.
+    """The shape of a U-Net and of its inputs.
 
     Args:
         unet: its configuration.
-        factor: pixels to a latent, along a side.
-        words: tokens of a text.
+        factor: pixels per latent, along a side.
+        words: text tokens.
     """
 
     unet: Mapping[str, Any]
@@ -50,7 +50,7 @@ class Size:
 
     @property
     def pixels(self) -> int | list[int]:
-        """The picture that it was made for: a side, or height and width."""
+        """The image size that it was trained for: a side, or height and width."""
         side = self.unet["sample_size"]
         return side * self.factor if isinstance(side, int) else [one * self.factor for one in side]
 
@@ -63,13 +63,13 @@ def find_size(name: str) -> Size:
     """
     if name in UNETS:
         return Size(UNETS[name])
-    folder = NAMES.get(name, Path(name))
+    folder = MODELS[name].folder if name in MODELS else Path(name)
     if not folder.is_dir():
-        one_of(name, [*UNETS, *NAMES], "size (nor a pipeline folder)")
+        one_of(name, [*UNETS, *MODELS], "size (nor a pipeline folder)")
     unet = _read(folder / "unet" / "config.json")
     kind = unet.get("_class_name")
     if kind != "UNet2DConditionModel":
-        raise ValueError(f"{folder} holds a {kind}; bench builds a UNet2DConditionModel")
+        raise ValueError(f"expected a UNet2DConditionModel in {folder}, got {kind}")
     channels = _read(folder / "vae" / "config.json")["block_out_channels"]
     words = _read(folder / "text_encoder" / "config.json").get("max_position_embeddings", 77)
     return Size({key: value for key, value in unet.items() if not key.startswith("_")}, 2 ** (len(channels) - 1), words)
@@ -79,6 +79,6 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ValueError(f"{path} is missing: its folder is no pipeline with a U-Net") from None
+        raise ValueError(f"expected the folder of a pipeline with a U-Net, but {path} is missing") from None
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error})") from None
+        raise ValueError(f"expected JSON in {path}, got {error}") from None

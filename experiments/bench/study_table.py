@@ -1,9 +1,9 @@
-"""The times that a study shows: its strategies on one block of Stable Diffusion 1.5's size, with a new plan at every call."""
+"""The speed table of a study: its strategies on one block of Stable Diffusion 1.5's size, with a new plan at every call."""
 
 import csv
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from mergekit_diff import MergeStrategy
@@ -12,11 +12,11 @@ from .config import Bench
 
 
 def block_table(strategies: Mapping[str, tuple[MergeStrategy, str]], repetitions: int = 5) -> list[dict[str, Any]]:
-    """A line a variant, medians in milliseconds: whole block, attention layer, plan, merge + unmerge, block time to base.
+    """A row per variant, medians in milliseconds: whole block, attention layer, plan, merge + unmerge, ratio to the base.
 
     Args:
         strategies: name to strategy and role.
-        repetitions: rounds; one more goes before and is not counted.
+        repetitions: rounds, after one that is not counted.
     """
     from .subject import subject
     from .timing import count, take_turns
@@ -27,14 +27,14 @@ def block_table(strategies: Mapping[str, tuple[MergeStrategy, str]], repetitions
     block = subject(bench)
     every = variants(bench, entries, block.sample.shape[2:])
     for variant in every:
-        count(block, variant)  # only to have run them once
+        count(block, variant)  # to have run them once
     times = take_turns(block, every, repetitions, all_roles(bench, entries))
-    return _lines({name: {key: statistics.median(one[key] for one in moments["fresh"]) for key in moments["fresh"][0]}
+    return _lines({name: {key: median(seconds[key] for seconds in moments["fresh"]) for key in moments["fresh"][0]}
                    for name, moments in times.items()})  # fmt: skip
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The lines of speed.csv."""
+    """The rows of speed.csv."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

@@ -1,6 +1,6 @@
-"""What is timed: a U-Net, one of its blocks or one attention layer, with random weights, and the call of it.
+"""What is timed: a U-Net, one of its blocks or one attention layer, with random weights, and its inputs.
 
-A block is called as a U-Net is, with latents, timestep and text, so that sessions merge in it as they do in a U-Net.
+A block is called like a U-Net, with latents, timestep and text, so that sessions merge in it as they do in a U-Net.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,13 +19,13 @@ from ..models import resolve_device
 from .config import Bench
 from .sizes import Size, find_size
 
-TIMESTEP = 500.0  # half-way, where a falling ratio is at its mean
+TIMESTEP = 500.0  # halfway, where a linear schedule of the ratio is at its mean
 SUBMODULES = {"self_attention": "attn1", "cross_attention": "attn2", "feed_forward": "ff"}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and what it is called with.
+    """A model and its inputs.
 
     Args:
         model: a U-Net or a :class:`OneBlock`.
@@ -55,26 +55,26 @@ class OneBlock(nn.Module):
         self.block = block
 
     def forward(self, sample: Tensor, timestep: float, encoder_hidden_states: Tensor) -> Tensor:
-        """The block on a (B, C, h, w) map; a view of it, if it is channels-last."""
+        """The block on a (B, C, h, w) map, whose tokens are a view if it is channels-last."""
         tokens = rearrange(sample, "b c h w -> b (h w) c")
         return self.block(tokens, encoder_hidden_states=encoder_hidden_states)
 
 
 class Layer(nn.Module):
-    """The self-attention of a block and nothing else of it."""
+    """The self-attention of a block, and nothing else of it."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.attn1 = block.get_submodule("attn1")
 
     def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-        """Self-attention of (B, N, C) tokens; the text is not read."""
+        """Self-attention of (B, N, C) tokens; the text is ignored."""
         return self.attn1(hidden_states)
 
 
 @register_family("OneBlock")
 def sites(model: nn.Module) -> Iterable[Site]:
-    """The one site of a block on its own."""
+    """The only site of a block on its own."""
     block = model.get_submodule("block")
     present = {role: module for role, name in SUBMODULES.items() if (module := getattr(block, name, None)) is not None}
     yield Site(name="block", block=block, roles=present, frame=model, stage="down")
@@ -111,14 +111,14 @@ def _unet(size: Size, bench: Bench) -> Subject:
 
 
 def _finest(whole: Subject) -> tuple[nn.Module, Tensor]:
-    """The first block of the finest level, and a map of the shape that the U-Net calls it with."""
-    site = next(one for one in find_sites(whole.model) if one.level == 0)
+    """The first block of the finest level, and an input of the shape that it has inside the U-Net."""
+    site = next(site for site in find_sites(whole.model) if site.level == 0)
     seen: list[Tensor] = []
     with _watched(site.frame or site.block, seen), _watched(site.block, seen):
         whole.call()
     framed, tokens = seen
     sample = torch.empty(len(tokens), tokens.shape[-1], *site.grid(framed), device="meta")
-    return site.block, sample.contiguous(memory_format=torch.channels_last)  # whose tokens are a view
+    return site.block, sample.contiguous(memory_format=torch.channels_last)  # so that its tokens are a view
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def _watched(module: nn.Module, seen: list[Tensor]) -> Iterator[None]:
 
 
 def _filled(empty: Subject, device: str, dtype: torch.dtype) -> Subject:
-    """The same with weights and inputs that are always the same, drawn apart from the global generator."""
+    """The same with reproducible random weights and inputs; the global generator is left alone."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = empty.model.to_empty(device=device)
@@ -146,7 +146,7 @@ def _filled(empty: Subject, device: str, dtype: torch.dtype) -> Subject:
                 reset()
         others = {key: _random(value, device, dtype) for key, value in empty.others.items()}
         sample = _random(empty.sample, device, dtype)
-    return Subject(nn.Module.to(model, dtype), sample, others)  # diffusers' own 'to' warns of every cast
+    return Subject(nn.Module.to(model, dtype), sample, others)  # diffusers' own 'to' warns about every cast
 
 
 def _random(value: Any, device: str, dtype: torch.dtype) -> Any:  # noqa: ANN401

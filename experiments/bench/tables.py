@@ -1,4 +1,4 @@
-"""The tables of a measurement as rows of text."""
+"""The tables of a measurement, as rows of text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,62 +11,62 @@ Row = dict[str, Any]
 
 
 def time_table(rows: Sequence[Row]) -> list[list[str]]:
-    """Heading and a row a variant: times, and paired ratios with 95% intervals."""
+    """Header and a row per variant: times, and paired ratios with 95% intervals."""
     peer = any(TOMESD in row["wall_ratio"] for row in rows)
     head = ["variant", "plan every", "ms", "CPU ms", "x base [95%]", "speed-up", f"x {FLOOR}", *["x tomesd package"] * peer]
     return [[*head, "floor's gain kept"], *[[*_name(row), *_times(row, peer)] for row in rows]]
 
 
 def gate_table(rows: Sequence[Row]) -> list[list[str]]:
-    """Heading and a row for every variant with a gate: sites that merge, the gain that was predicted, and the measured one."""
+    """Header and a row per variant with a gate: sites that merge, the predicted gain and the measured one."""
     head = ["variant", "plan every", "sites that merge", "predicted gain ms", "measured gain ms"]
     gated = [row for row in rows if row["merging_sites"] is not None]
     return [head, *[[*_name(row), "{} of {}".format(*row["merging_sites"]), *_gains(row)] for row in gated]]
 
 
 def parts_table(rows: Sequence[Row]) -> list[list[str]]:
-    """Heading and a row a variant: tokens, the parts of the time over all sites, operations, memory."""
+    """Header and a row per variant: tokens, the parts of the time over all sites, operations, memory."""
     head = ["variant", "plan every", "tokens", "plan ms", "merge ms", "merged layers ms", "unmerge ms", "GFLOP", "peak MiB"]
     return [head, *[_parts(row) for row in rows]]
 
 
 def flops_table(rows: Sequence[Row]) -> list[list[str]]:
-    """Heading and a row a variant: operations, beside those of base and floor."""
+    """Header and a row per variant: operations, and ratios to those of base and floor."""
     head = ["variant", "plan every", "tokens", "GFLOP", "x base", "at most faster", "floor's gain kept"]
     return [head, *[[*_name(row), _tokens(row), *_operations(row)] for row in rows]]
 
 
 def scaling_tables(rows: Sequence[Row], sizes: Sequence[int]) -> list[tuple[str, list[list[str]]]]:
-    """Titles and tables of planning time and of memory, by tokens, with the fitted exponent."""
-    found = []
+    """Titles and tables of planning time and memory by number of tokens, with the fitted exponent."""
+    titled = []
     for title, key, unit in (("Planning time, ms", "plan", 1.0), ("Peak memory of a plan, MiB", "peak", 2.0**20)):
         values, fitted = ("plan_ms", "time_exponent") if key == "plan" else ("peak_bytes", "memory_exponent")
         head = ["strategy", *[f"{tokens:,}" for tokens in sizes], "grows as N^"]
         table = [head]
         for row in rows:
             by_tokens = dict(zip(row["tokens"], row[values], strict=True))
-            cells = [_number(by_tokens.get(tokens), 1, unit) for tokens in sizes]
-            table.append([row["variant"], *cells, _number(row[fitted], 2)])
-        found.append((title, table))
-    return found
+            by_size = [_number(by_tokens.get(tokens), 1, unit) for tokens in sizes]
+            table.append([row["variant"], *by_size, _number(row[fitted], 2)])
+        titled.append((title, table))
+    return titled
 
 
 def _times(row: Row, peer: bool) -> list[str]:
     to = row["wall_ratio"]
     floor = next((ratio[0] for name, ratio in to.items() if name.startswith(FLOOR)), None)
-    cells = [
+    columns = [
         _number(row["wall_ms"], 1),
         _number(row["cpu_ms"], 1),
         _between(to[BASE]),
         f"{row['speedup']:.2f}",
         _number(floor, 3),
     ]
-    return [*cells, *[_number(to[TOMESD][0], 3)] * peer, _percent(row["share"] and row["share"][0])]
+    return [*columns, *[_number(to[TOMESD][0], 3)] * peer, _percent(row["share"] and row["share"][0])]
 
 
 def _parts(row: Row) -> list[str]:
-    cells = [_number(row[f"{part}_ms"], 2) for part in ("plan", "merge", "attention", "unmerge")]
-    return [*_name(row), _tokens(row), *cells, _number(row["flops"], 1, 1e9), _number(row["peak_bytes"], 0, 2**20)]
+    parts = [_number(row[f"{part}_ms"], 2) for part in ("plan", "merge", "attention", "unmerge")]
+    return [*_name(row), _tokens(row), *parts, _number(row["flops"], 1, 1e9), _number(row["peak_bytes"], 0, 2**20)]
 
 
 def _gains(row: Row) -> list[str]:

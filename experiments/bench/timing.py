@@ -1,4 +1,4 @@
-"""Variants take turns, each round beginning with another one, so that a slow moment of the machine hits all alike."""
+"""Times variants in turns, each round starting with another one, so that a slow moment of the machine affects all alike."""
 
 import time
 import warnings
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.benchmark.utils.timer import timer  # waits for the device
 
-from ..run.cost import Operations, Parts
+from .instruments import Operations, Parts
 from .memory import peak_bytes
 from .subject import TIMESTEP, Subject
 from .variants import Variant
@@ -23,10 +23,10 @@ PARTS = ("plan", "merge", "attention", "unmerge")
 
 @dataclass
 class Counts:
-    """What is the same every time.
+    """Everything that does not change from call to call.
 
     Args:
-        flops: floating-point operations of the "fresh" call, which makes the plan, and of the "kept" one.
+        flops: floating-point operations of the "fresh" call, which makes the plan, and of the "kept" one, which reuses it.
         peak_bytes: the most that was alive beyond weights and inputs; None on the meta device.
         tokens: of all sites and roles, before and after merging.
     """
@@ -37,31 +37,31 @@ class Counts:
 
 
 def count(subject: Subject, variant: Variant) -> Counts:
-    """Operations, memory and tokens of a variant, each of whose calls is made once; on the meta device nothing is computed."""
-    found, peaks, device = Counts(), [], subject.sample.device.type
+    """Operations, memory and tokens of a variant, from one run of each of its calls; on the meta device nothing is computed."""
+    counts, peaks, device = Counts(), [], subject.sample.device.type
     with _running(subject.model, variant) as tokens:
         for moment, timestep in _moments(variant):
             counter = Operations(subject.model)
             with counter.counting():
-                if device == "meta":  # attention takes a way there that holds all weights at once, as no device does
+                if device == "meta":  # its attention holds all weights at once, as on no real device
                     subject.call(timestep)
                 else:
                     peaks.append(peak_bytes(lambda timestep=timestep: subject.call(timestep), device))
-            found.flops[moment] = counter.total
-            found.tokens = found.tokens if moment == "kept" else tokens()
-    return replace(found, peak_bytes=max(peaks, default=None))
+            counts.flops[moment] = counter.total
+            counts.tokens = counts.tokens if moment == "kept" else tokens()
+    return replace(counts, peak_bytes=max(peaks, default=None))
 
 
 def take_turns(
     subject: Subject, variants: Sequence[Variant], rounds: int, roles: Sequence[str], advance: Callable[[], None] = lambda: None
 ) -> Times:
-    """Seconds of every variant in every round. Each has run before, by ``count``: a first call is slower than the others.
+    """Seconds of every variant in every round. Each must have run before, in ``count``: first calls are slower.
 
-    On a GPU the parts have rounds of their own, since they wait for the device between them.
+    On a GPU the parts are timed in separate rounds, since they wait for the device in between.
 
     Args:
         subject: what is timed.
-        variants: in their first order.
+        variants: in the order of the first round.
         rounds: how many.
         roles: whose submodules are timed as parts.
         advance: called after every turn.
@@ -89,7 +89,7 @@ def _passes(subject: Subject) -> list[tuple[str, ...]]:
 
 
 def seconds_of(call: Callable[[], object], device: torch.device) -> Seconds:
-    """Wall and CPU time of one call, by events on a GPU."""
+    """Wall and CPU time of one call, by CUDA events on a GPU."""
     if device.type == "cuda":
         return _by_events(call)
     start, cpu = timer(), time.process_time()
@@ -98,7 +98,7 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> Seconds:
 
 
 def _turn(subject: Subject, variant: Variant, roles: Sequence[str], wanted: Sequence[str]) -> dict[str, Seconds]:
-    found: dict[str, Seconds] = {}
+    seconds: dict[str, Seconds] = {}
     with _running(subject.model, variant):
         for moment, timestep in _moments(variant):
             parts = Parts(subject.model, roles)
@@ -108,9 +108,9 @@ def _turn(subject: Subject, variant: Variant, roles: Sequence[str], wanted: Sequ
             finally:
                 for handle in handles:
                     handle.remove()
-            found[moment] = {part: parts.spent[part] for part in PARTS} if "parts" in wanted else {}
-            found[moment] |= whole if "whole" in wanted else {}
-    return found
+            seconds[moment] = {part: parts.spent[part] for part in PARTS} if "parts" in wanted else {}
+            seconds[moment] |= whole if "whole" in wanted else {}
+    return seconds
 
 
 def _moments(variant: Variant) -> Iterator[tuple[str, float]]:
@@ -122,7 +122,7 @@ def _moments(variant: Variant) -> Iterator[tuple[str, float]]:
 @contextmanager
 def _running(model: nn.Module, variant: Variant) -> Iterator[Callable[[], tuple[int, int]]]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "no token was merged")  # the table says it
+        warnings.filterwarnings("ignore", "no token was merged")  # the table shows it
         with variant.attach(model) as tokens:
             yield tokens
 

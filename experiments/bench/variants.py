@@ -1,4 +1,4 @@
-"""The ways to run a model that take turns in a measurement: base, floors, packages of others, strategies."""
+"""The ways to run a model that a measurement compares: base, floors, other packages, strategies."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from .peers import TOMESD, floor, has_tomesd, hooked, tomesd
 
 BASE, FLOOR, GATED = "base", "floor", "gated"
 Entries = Mapping[str, tuple[MergeStrategy, tuple[str, ...]]]
-"""Strategies with the roles that they merge in, by the name of their rows."""
+"""Strategies and the roles that they merge in, by the name of their rows."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Variant:
 
     Args:
         name: what the table calls it.
-        attach: makes a model run so, while the context lasts; its value tells tokens before and after merging.
-        keeps: whether a second call may go on with the first one's plan.
-        gates: filled by the first run with what a gate decided; None where there is none.
+        attach: a context in which a model runs this way; it yields a function that returns tokens before and after merging.
+        keeps: whether a second call may reuse the first one's plan.
         floor: the variant that is as fast as any strategy can be in the same roles; None for the base.
+        gates: filled by the first run with the decisions of a gate; None without one.
     """
 
     name: str
@@ -41,27 +41,27 @@ class Variant:
 
 
 def named_strategies(bench: Bench) -> Entries:
-    """The strategies of a measurement; a ratio that is constant by default becomes the measurement's.
+    """The strategies of a measurement; a strategy whose default ratio is a constant takes the ratio of the measurement.
 
     Raises:
-        ValueError: an unknown strategy or setting, two alike, or one that cannot plan; the message is one line.
+        ValueError: an unknown strategy or setting, one listed twice, or one that cannot plan; the message is one line.
     """
     specs = names("strategy") if bench.strategies is None else bench.strategies
     if not isinstance(specs, list) or not specs:
-        raise ValueError(f"strategies is a list of names or of mappings with 'name', not {bench.strategies!r}")
-    found: dict[str, tuple[MergeStrategy, tuple[str, ...]]] = {}
+        raise ValueError(f"strategies: expected a list of names or of mappings with 'name', got {bench.strategies!r}")
+    entries: dict[str, tuple[MergeStrategy, tuple[str, ...]]] = {}
     for spec in specs:
         strategy = _strategy({"name": spec} if isinstance(spec, str) else spec, bench.ratio)
         roles, name = tuple(bench.roles or strategy.defaults().roles), _label(spec)
         rehearse(strategy, list(roles))
-        if name in found:
-            raise ValueError(f"strategies: {name!r} stands there twice")
-        found[name] = (strategy, roles)
-    return found
+        if name in entries:
+            raise ValueError(f"strategies: {name!r} is listed twice")
+        entries[name] = (strategy, roles)
+    return entries
 
 
 def variants(bench: Bench, entries: Entries, latents: Sequence[int]) -> list[Variant]:
-    """Base, floors, installed packages, strategies.
+    """Base, floors, installed packages and strategies.
 
     Args:
         bench: the measurement.
@@ -69,18 +69,18 @@ def variants(bench: Bench, entries: Entries, latents: Sequence[int]) -> list[Var
         latents: height and width of the model's input.
     """
     own = _own(bench)
-    found = [Variant(BASE, lambda _: nullcontext(lambda: (0, 0)))]
-    found += [_floor(bench, roles) for roles in dict.fromkeys([own, *(roles for _, roles in entries.values())])]
+    every = [Variant(BASE, lambda _: nullcontext(lambda: (0, 0)))]
+    every += [_floor(bench, roles) for roles in dict.fromkeys([own, *(roles for _, roles in entries.values())])]
     if has_tomesd() and "key_value" not in own:
         choose = tomesd(bench.ratio, latents)
-        found.append(Variant(TOMESD, lambda model: hooked(model, own, bench.levels, choose), floor=FLOOR))
+        every.append(Variant(TOMESD, lambda model: hooked(model, own, bench.levels, choose), floor=FLOOR))
     for name, entry in entries.items():
-        found += [_ours(bench, name, *entry), *[_gated(bench, f"{name} {GATED}", *entry)] * (bench.gate == "auto")]
-    return found
+        every += [_ours(bench, name, *entry), *[_gated(bench, f"{name} {GATED}", *entry)] * (bench.gate == "auto")]
+    return every
 
 
 def all_roles(bench: Bench, entries: Entries) -> list[str]:
-    """Every role that merges in some variant."""
+    """Every role that merges in any variant."""
     return sorted({*_own(bench), *(role for _, roles in entries.values() for role in roles)})
 
 
@@ -99,7 +99,7 @@ def _label(spec: Any) -> str:  # noqa: ANN401
 
 
 def _own(bench: Bench) -> tuple[str, ...]:
-    """The roles of whatever has no default of its own."""
+    """The roles of variants that have no defaults of their own."""
     return tuple(bench.roles or ("self_attention",))
 
 
@@ -115,7 +115,7 @@ def _floor(bench: Bench, roles: tuple[str, ...]) -> Variant:
 def _ours(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, ...]) -> Variant:
     @contextmanager
     def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:
-        # Two steps of one image: the first makes the plan, the second keeps it, unless a schedule has moved on.
+        # Two steps of one image: the first makes the plan, the second reuses it, unless a schedule has moved on.
         with merging(model, strategy, roles=roles, refresh=2, levels=bench.levels) as session:
             yield lambda: session.report().tokens
 
@@ -127,7 +127,7 @@ def _gated(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, .
 
     @contextmanager
     def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:
-        steps, gate = (2, gates) if gates else (bench.refresh[0], "auto")  # decided at the first run, for so many steps a plan
+        steps, gate = (2, gates) if gates else (bench.refresh[0], "auto")  # the first run decides, for this many steps per plan
         with merging(model, strategy, roles=roles, refresh=steps, levels=bench.levels, gate=gate) as session:
             yield lambda: session.report().tokens
             gates.update(session.gates())

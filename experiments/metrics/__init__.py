@@ -1,4 +1,4 @@
-"""What pictures are measured by: against the base, against the caption, or as a set against real pictures.
+"""Measures of images: against the base, against the caption, or as a set against real images.
 
 Closeness to the base is fidelity, which is not the same as quality. Nothing heavy is imported before a metric is called.
 """
@@ -12,23 +12,24 @@ from typing import Any
 from . import networks
 from .available import check_available
 
-__all__ = ["NAMES", "Metric", "as_json", "check_available", "metrics", "set_values"]
+__all__ = ["Metric", "as_json", "check_available", "metrics", "set_values"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number for a picture, or for a set of pictures.
+    """A number for an output of a task, such as an image, or for a set of outputs.
 
     Args:
-        label: what the tables call it.
+        label: what tables call it.
         better: "higher" or "lower".
-        measure: called with (3, H, W) uint8 pictures: (picture, base) for "pair", (picture, prompt) for "picture"; for "set"
-            with (n, 3, H, W) pictures and a reference, as :func:`set_values`.
+        measure: called with outputs as their task gives them, (3, H, W) uint8 for an image: (output, base) for "pair",
+            (output, prompt) for "single"; for "set" with a stack of outputs and a reference, as :func:`set_values`.
         unit: of the number, may be empty.
-        of: "pair", "picture" or "set".
+        of: "pair", "single" or "set".
         by: how a cell is compared with its control: by "difference", or by "ratio", for distances above 0 whose size differs from
             prompt to prompt by a factor.
-        made_by: the network that makes the number and where it is from; empty if none does.
+        made_by: the network that computes the number and where it is from; empty if none does.
+        tasks: names of the tasks whose outputs it can measure.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Metric:
     of: str = "pair"
     by: str = "difference"
     made_by: str = ""
+    tasks: tuple[str, ...] = ("picture",)
 
 
 def metrics() -> dict[str, Metric]:
@@ -49,45 +51,42 @@ def metrics() -> dict[str, Metric]:
         "lpips": Metric("LPIPS", "lower", _at("lpips:distance"), by="ratio", made_by=networks.alexnet()),
         "detail": Metric("detail likeness", "higher", _at("fidelity:detail")),
         "background": Metric("background change", "lower", _at("fidelity:background")),
-        "text": Metric("emoji text score", "higher", _at("text:score"), of="picture", made_by=networks.text_map()),
-        "clip": Metric("CLIP score", "higher", _at("clip:score"), of="picture", made_by=networks.clip()),
+        "text": Metric("emoji text score", "higher", _at("text:score"), of="single", made_by=networks.text_map()),
+        "clip": Metric("CLIP score", "higher", _at("clip:score"), of="single", made_by=networks.clip()),
         "kid": Metric("KID", "lower", _at("sets:kid"), of="set", made_by=networks.efficientnet()),
         "fid": Metric("FID", "lower", _at("sets:fid"), of="set", made_by=networks.inception()),
     }
 
 
-def set_values(name: str, pictures: Any, reference: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Measure a set of pictures against a reference.
+def set_values(name: str, images: Any, reference: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Measure a set of images against a reference.
 
     Args:
         name: "kid" or "fid".
-        pictures: (n, 3, H, W) uint8, or their features (n, d).
+        images: (n, 3, H, W) uint8, or their features (n, d).
         reference: (m, 3, H, W) uint8, or features (m, d), such as :func:`.reference.features` gives.
 
     Returns:
-        value, low and high (95% bootstrap over the pictures; the reference stays), n, reference_n, floor (mean size of the value
-        of half of the reference against its other half: what chance alone gives) and made_by.
+        value, low and high (95% bootstrap over the images; the reference stays fixed), n, reference_n, floor (mean size of the
+        value between two halves of the reference: what chance alone gives) and made_by.
 
     Raises:
-        ValueError: a set is too small to have a spread.
+        ValueError: a set is too small to have a variance.
     """
     metric = metrics()[name]
-    return metric.measure(pictures, reference) | {"made_by": metric.made_by}
+    return metric.measure(images, reference) | {"made_by": metric.made_by}
 
 
 def as_json(value: float) -> float | str:
-    """JSON has no infinity: it is written as a text that ``float`` reads back."""
+    """JSON has no infinity: it is written as text that ``float`` reads back."""
     return value if math.isfinite(value) else str(value)
 
 
 def _at(place: str) -> Callable[..., Any]:
-    """A function of this package that is imported when it is called, so that names are known without torch."""
+    """A function of this package that is imported when it is called, so that metrics can be listed without torch."""
     module, function = place.split(":")
 
-    def measure(*given: Any) -> Any:  # noqa: ANN401
-        return getattr(import_module(f".{module}", __name__), function)(*given)
+    def measure(*args: Any) -> Any:  # noqa: ANN401
+        return getattr(import_module(f".{module}", __name__), function)(*args)
 
     return measure
-
-
-NAMES = tuple(metrics())

@@ -1,4 +1,4 @@
-"""Whether a metric can be measured here, found before the first picture is made and without loading weights."""
+"""Whether a metric can be measured here, checked before the first image is made and without loading weights."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -7,20 +7,20 @@ from pathlib import Path
 
 from .networks import CLIP, LPIPS, clip_name
 
-LEAST = 4  # pictures of a set: half against half of the smallest reference must have a spread
+LEAST = 4  # images of a set: halves of the smallest reference must have a variance
 
 
 def check_available(
-    name: str, model: str, reference: str | None = None, prompts: Iterable[str] = (), pictures: int | None = None
+    name: str, model: str, reference: str | None = None, prompts: Iterable[str] = (), images: int | None = None
 ) -> None:
-    """Look for what a metric needs: weights, an extra, real pictures, captions that it can read.
+    """Look for what a metric needs: weights, an extra, real images, captions that it can parse.
 
     Args:
         name: of a metric.
         model: as the study names it.
-        reference: folder of real pictures, or None.
+        reference: folder of real images, or None.
         prompts: of the study.
-        pictures: that every cell will have, or None if it isn't known.
+        images: how many every cell will have, or None if unknown.
 
     Raises:
         ValueError: something is missing; the message is one line that says how to get it.
@@ -34,16 +34,18 @@ def check_available(
     }
     if name in checks:
         checks[name]()
-    if name in ("kid", "fid") and pictures is not None and pictures < LEAST:
-        raise ValueError(f"{name} measures sets of at least {LEAST} pictures, not {pictures}: give more prompts or seeds")
+    if name in ("kid", "fid") and images is not None and images < LEAST:
+        raise ValueError(f"{name}: expected sets of at least {LEAST} images, got {images}; add prompts or seeds")
 
 
 def _check_lpips() -> None:
     path = os.environ.get(LPIPS)
     if path is None:
-        raise ValueError(f"lpips needs weights: {LPIPS}=FILE.safetensors (mergekit_diff/experiments/metrics/lpips.py says how)")
+        raise ValueError(
+            f"lpips needs weights: set {LPIPS}=FILE.safetensors (mergekit_diff/experiments/metrics/lpips.py says how)"
+        )
     if not Path(path).is_file():
-        raise ValueError(f"{LPIPS}={path} is not a file")
+        raise ValueError(f"{LPIPS}: expected a file, got {path}, which is not a file")
 
 
 def _check_clip() -> None:
@@ -51,7 +53,7 @@ def _check_clip() -> None:
     if Path(name).is_dir():
         missing = [file for file in ("config.json", "model.safetensors") if not (Path(name) / file).is_file()]
         if missing:
-            raise ValueError(f"{CLIP}={name} has no {' and no '.join(missing)}")
+            raise ValueError(f"{CLIP}: expected a CLIP model, got {name}, which has no {' and no '.join(missing)}")
         return
     from huggingface_hub import try_to_load_from_cache
 
@@ -61,7 +63,7 @@ def _check_clip() -> None:
         found = None
     if not isinstance(found, str):
         raise ValueError(
-            f"clip needs weights on this machine and {name!r} is not here: {CLIP}=FOLDER of a CLIP model in safetensors"
+            f"clip needs weights on this machine, but {name!r} is not here: set {CLIP}=FOLDER, a CLIP model in safetensors"
         )
 
 
@@ -74,12 +76,12 @@ def _check_text(prompts: Iterable[str]) -> None:
 
 
 def _check_reference(name: str, model: str, reference: str | None) -> None:
-    from .reference import picture_files, ships_features
+    from .reference import image_files, ships_features
 
     if reference is not None:
-        picture_files(reference)
+        image_files(reference)
     elif not ships_features(name, model):
-        raise ValueError(f"{name} compares with real pictures: give reference=FOLDER of them")
+        raise ValueError(f"{name} compares with real images: give reference=FOLDER of them")
 
 
 def _check_fid(model: str, reference: str | None) -> None:

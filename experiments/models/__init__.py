@@ -1,23 +1,19 @@
-"""Models by name, folder or hub id."""
+"""Models by name, folder or hub id: which there are, loading them, and the devices that they run on."""
 
-from .loading import (
-    NAMES,
-    SCHEDULERS,
-    check_device,
-    check_model,
-    identity,
-    load_pipeline,
-    resolve_device,
-    set_scheduler,
-)
+from .catalog import MODELS, Model, check_model, identity, task_of
+from .devices import check_device, resolve_device, use_threads
+from .loading import SCHEDULERS, load_pipeline, set_scheduler
 
 __all__ = [
-    "NAMES",
+    "MODELS",
     "SCHEDULERS",
+    "Model",
     "check_device",
     "check_model",
     "identity",
     "load_pipeline",
     "resolve_device",
     "set_scheduler",
+    "task_of",
+    "use_threads",
 ]

@@ -36,17 +36,6 @@ def draw_map(picture: Image.Image, one_map: dict[str, Any], side: int = SIDE) ->
     return drawn
 
 
-def side_by_side(pictures: Sequence[Image.Image], side: int = SIDE, gap: int = 8) -> Image.Image:
-    """Pictures of one height in a row on white."""
-    scaled = [p.convert("RGB").resize((round(p.width * side / p.height), side), Image.Resampling.BICUBIC) for p in pictures]
-    row = Image.new("RGB", (sum(p.width for p in scaled) + gap * (len(scaled) - 1), side), "white")
-    left = 0
-    for picture in scaled:
-        row.paste(picture, (left, 0))
-        left += picture.width + gap
-    return row
-
-
 def _colours(groups: np.ndarray) -> np.ndarray:
     """(rows, columns, 3): neighbours in number are far apart in hue."""
     count = int(groups.max()) + 1

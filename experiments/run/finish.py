@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..files import write_atomically
 from ..metrics import metrics
@@ -49,11 +48,11 @@ def _measure_sets(folder: RunFolder, study: Study, rows: list[dict[str, Any]], a
         return
     from ..metrics import set_values
     from ..metrics.reference import features
-    from .picture import as_tensor
+    from ..models import task_of
 
     found: dict[str, dict[str, Any]] = {}
     for cell, group in comparison.by_cell(rows).items():
-        pictures = torch.stack([as_tensor(Image.open(folder.path / row["image"])) for row in group])
+        pictures = torch.stack([task_of(study.model).read(folder.path / row["image"]) for row in group])
         for name in names:
             reference = features(name, study.model, study.reference)
             found.setdefault(cell, {})[name] = set_values(name, pictures, reference)

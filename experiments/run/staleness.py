@@ -1,4 +1,4 @@
-"""How old a plan in use has grown: the share of tokens whose group a plan made anew would change."""
+"""How stale a reused plan is: the share of tokens whose group would change if the plan were made again."""
 
 from collections import defaultdict
 
@@ -9,10 +9,10 @@ from mergekit_diff import LayerContext, MergePlan, MergeSession, Plan
 
 
 class Staleness:
-    """Looks on while a session merges, and compares every plan in use with a fresh one from the same tokens.
+    """Watches a session and compares every plan in use with a fresh one from the same tokens.
 
     Args:
-        session: whose plans are watched. Its pictures do not change, only their time.
+        session: whose plans are watched. Its images stay the same, but take longer.
     """
 
     def __init__(self, session: MergeSession) -> None:
@@ -21,9 +21,9 @@ class Staleness:
         session.observe(self._on_plan)
 
     def by_step(self) -> list[float | None]:
-        """For every step the share of tokens, over all sites, whose group has changed; None where no plan was in use."""
+        """For every step the share of tokens, over all sites, whose group has changed; None if no plan was in use."""
         last = max(self._counts, default=-1)
-        return [_share(self._counts[step]) if step in self._counts else None for step in range(last + 1)]
+        return [_mean(self._counts[step]) if step in self._counts else None for step in range(last + 1)]
 
     def _on_plan(self, x: Tensor, ctx: LayerContext, plan: Plan | None, made: bool) -> None:
         if not isinstance(plan, MergePlan):
@@ -34,11 +34,11 @@ class Staleness:
 
 
 def changed(old: Tensor, new: Tensor) -> float:
-    """Share of tokens that are together with other tokens in one partition than in the other.
+    """Share of tokens whose group has different members in two partitions.
 
     Args:
         old: (B, N) group of every token; B may be 1.
-        new: (B, N) the same of the other partition; its groups may be numbered in another way.
+        new: (B, N) the same for the other partition; its groups may be numbered differently.
     """
     old, new = torch.broadcast_tensors(old, new)
     rows = [_moved(a, b) for a, b in zip(old, new, strict=True)]
@@ -46,12 +46,13 @@ def changed(old: Tensor, new: Tensor) -> float:
 
 
 def _moved(a: Tensor, b: Tensor) -> Tensor:
-    """(N,) whether a token's group differs: it is the same if it is as large as the part that both groups share."""
+    """(N,) whether a token's group differs: two groups are the same if both are as large as their intersection."""
     pair = a * (int(b.max()) + 1) + b
     sizes = [torch.unique(groups, return_inverse=True, return_counts=True) for groups in (a, b, pair)]
     in_a, in_b, in_both = (count[inverse] for _, inverse, count in sizes)
     return (in_a != in_both) | (in_b != in_both)
 
 
-def _share(counts: list[tuple[float, int]]) -> float:
+def _mean(counts: list[tuple[float, int]]) -> float:
+    """Mean of shares, each weighted by its tokens."""
     return round(sum(share * n for share, n in counts) / sum(n for _, n in counts), 5)

@@ -1,1 +1,1 @@
-"""What is asked: a study's schema, its cells, their rehearsal, its jobs."""
+"""Studies: their schema, the cells of their sweeps, a rehearsal of each cell, and the jobs."""

@@ -1,4 +1,4 @@
-"""The schema of a study and its ranges. A study is one YAML file that asks one question."""
+"""The schema of a study and its valid ranges. A study is one YAML file that asks one question."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -6,8 +6,9 @@ from typing import Any
 
 from mergekit_diff.registry import one_of
 
-from ..metrics import NAMES, metrics
-from ..models import SCHEDULERS
+from ..metrics import metrics
+from ..models import SCHEDULERS, task_of
+from ..tasks import Task
 
 PROBES = ("staleness",)
 DTYPES = ("float32", "float16", "bfloat16")
@@ -16,7 +17,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 @dataclass
 class Merging:
-    """Options of ``merging`` that a study may set; None takes the strategy's own default."""
+    """Options of ``merging`` that a study may set; None keeps the strategy's own default."""
 
     refresh: int | None = None
     roles: list[str] | None = None
@@ -31,13 +32,13 @@ class Merging:
 class Primary:
     """The metric that decides, named before the run."""
 
-    metric: str = "feature"
+    metric: str
     better: str = "lower"
 
 
 @dataclass
 class Wandb:
-    """Where the run is tracked."""
+    """How Weights & Biases tracks the run."""
 
     mode: str = "offline"
     project: str = "mergekit-diff"
@@ -45,7 +46,10 @@ class Wandb:
 
 @dataclass
 class Study:
-    """One question and everything that decides its pictures. ``prompts``, ``sweep`` and ``control`` are plain data."""
+    """One question and everything that decides its images. ``prompts``, ``sweep`` and ``control`` are plain data.
+
+    ``build`` in :mod:`.loading` fills in the metrics of the model's task where none are named.
+    """
 
     question: str = ""
     hypothesis: str = ""
@@ -60,7 +64,7 @@ class Study:
     sweep_method: str = "grid"
     sweep_count: int | None = None
     control: Any = field(default_factory=dict)
-    metrics: list[str] = field(default_factory=lambda: ["psnr", "ssim", "feature"])
+    metrics: list[str] = field(default_factory=list)
     primary: Primary | None = None
     probes: list[str] = field(default_factory=list)
     costs: bool = True
@@ -77,7 +81,7 @@ class Study:
     out: str = "runs/study"
 
     def record(self) -> dict[str, Any]:
-        """The study as plain data, as it stands in config.yaml."""
+        """The study as plain data, as config.yaml has it."""
         return asdict(self)
 
     def height_and_width(self) -> tuple[int, int] | tuple[None, None]:
@@ -97,10 +101,11 @@ def check(study: Study) -> Study:
     for name, least in (("seeds", 1), ("steps", 1), ("threads", 1), ("sweep_count", 1), ("devices", 1), ("num_nodes", 1)):
         value = getattr(study, name)
         if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
     if not (math.isfinite(study.guidance) and study.guidance >= 0):
-        raise ValueError(f"guidance must be a number of at least 0, not {study.guidance}")
+        raise ValueError(f"guidance: expected a number of at least 0, got {study.guidance}")
     _check_names(study)
+    _check_task(study.metrics, task_of(study.model))
     _check_size(study.size)
     return study
 
@@ -108,19 +113,28 @@ def check(study: Study) -> Study:
 def _check_names(study: Study) -> None:
     choices = [("sweep_method", study.sweep_method, ("grid", "random"))]
     choices += [("dtype", study.dtype, DTYPES), ("device", study.device, DEVICES)]
-    choices += [("metric", name, NAMES) for name in study.metrics]
+    choices += [("metric", name, metrics()) for name in study.metrics]
     choices += [("probe", name, PROBES) for name in study.probes]
     choices += [("scheduler", study.scheduler, SCHEDULERS)] if study.scheduler is not None else []
     choices += [("wandb.mode", study.wandb.mode, ("offline", "disabled", "online"))]
     if study.primary is not None:
-        of_pictures = [name for name, metric in metrics().items() if name in study.metrics and metric.of != "set"]
-        choices += [("primary.metric", study.primary.metric, of_pictures)]
+        per_image = [name for name, metric in metrics().items() if name in study.metrics and metric.of != "set"]
+        choices += [("primary.metric", study.primary.metric, per_image)]
         choices += [("primary.better", study.primary.better, ("lower", "higher"))]
-    for what, given, possible in choices:
-        one_of(given, possible, what)
+    for what, value, possible in choices:
+        one_of(value, possible, what)
+
+
+def _check_task(names: list[str], task: Task) -> None:
+    possible = [name for name, metric in metrics().items() if task.name in metric.tasks]
+    for name in names:
+        if name not in possible:
+            raise ValueError(
+                f"metrics: expected a metric for {task.name}, got {name!r}; possible: {', '.join(possible) or 'none'}"
+            )
 
 
 def _check_size(size: object) -> None:
     sides = size if isinstance(size, list) and len(size) == 2 else [size]
     if size is not None and not all(type(side) is int and side > 0 for side in sides):
-        raise ValueError(f"size must be a number of pixels or [height, width], not {size!r}")
+        raise ValueError(f"size: expected a number of pixels or [height, width], got {size!r}")

@@ -1,4 +1,4 @@
-"""A job is one pipeline call for one picture. Its id hashes all that decides the picture, so none is made twice."""
+"""A job is one pipeline call for one image. Its id hashes everything that decides the image, so none is made twice."""
 
 import hashlib
 import json
@@ -8,16 +8,20 @@ from typing import Any
 
 from mergekit_diff.sources import library, sources
 
+from ..models import task_of
 from .sweep import Cell
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to make.
+    """One image to make.
 
     Args:
-        id: hash of all that decides the picture; also its file name.
-        base: id of the picture that it is compared with; its own for a base.
+        id: hash of everything that decides the image; also its file name.
+        base: id of the image that it is compared with; its own for a base.
+        cell: how it is made.
+        prompt: of the image.
+        seed: of its noise.
     """
 
     id: str
@@ -28,15 +32,15 @@ class Job:
 
     @property
     def image(self) -> str:
-        """Where the picture goes in the run folder: named by the id, never by the prompt."""
-        return f"images/{self.id}.png"
+        """Its file in the run folder: named by the id, never by the prompt."""
+        return f"images/{self.id}{task_of(self.cell.study.model).suffix}"
 
     def of_base(self) -> "Job":
         """The job of the base."""
         return Job(self.base, self.base, self.cell.base(), self.prompt, self.seed)
 
     def record(self) -> dict[str, Any]:
-        """The part of the row that is known before the picture is made."""
+        """The part of the row that is known before the image is made."""
         cell = self.cell
         return {
             "job": self.id,
@@ -57,37 +61,37 @@ def jobs(cells: Sequence[Cell], model: str) -> list[Job]:
     """All jobs of a study, for every prompt and seed the bases first.
 
     Args:
-        cells: what :func:`cells` made of a study.
+        cells: of one study, as :func:`.sweep.cells` returns them.
         model: identity of the model.
     """
-    made: dict[str, Job] = {}
+    by_id: dict[str, Job] = {}
     study = cells[0].study
     for prompt in study.prompts:
         for seed in range(study.seeds):
             pairs = [(cell, job_id(cell.base(), model, prompt, seed)) for cell in cells]
             for cell, base in pairs:
-                made.setdefault(base, Job(base, base, cell.base(), prompt, seed))
+                by_id.setdefault(base, Job(base, base, cell.base(), prompt, seed))
             for cell, base in pairs:
-                made_id = job_id(cell, model, prompt, seed)
-                made.setdefault(made_id, Job(made_id, base, cell, prompt, seed))
-    return list(made.values())
+                own = job_id(cell, model, prompt, seed)
+                by_id.setdefault(own, Job(own, base, cell, prompt, seed))
+    return list(by_id.values())
 
 
 def units(todo: Sequence[Job]) -> list[list[Job]]:
-    """Jobs of one prompt and seed together, each time the bases first."""
-    found: dict[tuple[str, int], list[Job]] = {}
+    """Jobs grouped by prompt and seed, in each group the bases first."""
+    groups: dict[tuple[str, int], list[Job]] = {}
     for job in todo:
-        found.setdefault((job.prompt, job.seed), []).append(job)
-    return list(found.values())
+        groups.setdefault((job.prompt, job.seed), []).append(job)
+    return list(groups.values())
 
 
 def job_id(cell: Cell, model: str, prompt: str, seed: int) -> str:
-    """16 hex digits that change with anything that decides the picture."""
+    """16 hex digits that change with anything that decides the image."""
     decides = {
         "model": model,
         "prompt": prompt,
         "seed": seed,
-        **cell.picture_settings(),
+        **cell.image_settings(),
         "strategy": repr(cell.strategy),
         "source": [hashlib.sha256(text.encode()).hexdigest() for text in sources(cell.strategy)],
         "library": None if cell.strategy is None else library(),

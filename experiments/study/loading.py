@@ -1,27 +1,28 @@
-"""From a study's name and the words of the command line to a checked ``Study``."""
+"""Loads a study: from its name and the words of the command line to a checked ``Study``."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from mergekit_diff.registry import one_of
 
+from ..models import task_of
 from .config import Study, check
+from .schema import structured
 
 STUDIES = Path(__file__).parent.parent / "studies"
 PROMPTS = Path(__file__).parent.parent / "prompts"
 PLAIN = ("prompts", "sweep", "control")
-"""Fields that are never interpolated and that a word of the command line replaces whole."""
+"""Fields that are never interpolated, and that a word of the command line replaces as a whole."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as in YAML 1.2."""
+    """Safe YAML in which 1e-3 is a number, as in YAML 1.2; PyYAML reads 1.1."""
 
 
 _FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*([eE][-+]?\d+)|\d[\d_]*\.[\d_]*|\.\d[\d_]*([eE][-+]?\d+)?|\.(inf|nan))$")
@@ -37,7 +38,7 @@ def load_study(name_or_path: str, overrides: Iterable[str] = ()) -> Study:
     path = find_study(name_or_path)
     data = _parse(path.read_text(encoding="utf-8"), path.name)
     if not isinstance(data, dict):
-        raise ValueError(f"{path.name}: a study is a mapping of keys to values")
+        raise ValueError(f"{path.name}: expected a mapping of keys to values, got {type(data).__name__}")
     raw: dict[str, Any] = {"out": f"runs/{path.stem}"}
     for key, value in data.items():
         raw = put(raw, str(key), value)
@@ -45,34 +46,34 @@ def load_study(name_or_path: str, overrides: Iterable[str] = ()) -> Study:
 
 
 def find_study(name_or_path: str) -> Path:
-    """The file of a study of this package, or a file of the user's."""
+    """The file of one of this package's studies, or the user's own file."""
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise ValueError(f"no study file {name_or_path!r}")
+            raise ValueError(f"expected a study file, got {name_or_path!r}, which does not exist")
         return path
     names = {file.stem: file for file in STUDIES.glob("*.yaml")}
     return names[one_of(name_or_path, names, "study")]
 
 
 def override(raw: dict[str, Any], words: Iterable[str]) -> dict[str, Any]:
-    """``raw`` with every ``key=value`` word put in, in order."""
+    """``raw`` changed by every ``key=value`` word, in order."""
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
-            raise ValueError(f"{word!r} is not key=value")
+            raise ValueError(f"expected key=value, got {word!r}")
         value = _parse(text, key)
         raw = put(raw, key, value)
         sweep = raw.get("sweep")
         swept = set(flatten(sweep)) if isinstance(sweep, dict) else set()
-        idle = next((name for name in sorted(swept) for one in _leaves(key, value) if f"{one}.".startswith(f"{name}.")), None)
+        idle = next((name for name in sorted(swept) for leaf in _leaves(key, value) if f"{leaf}.".startswith(f"{name}.")), None)
         if idle is not None:
             raise ValueError(f"{word} has no effect: the study sweeps {idle}; give 'sweep={{}}' first to drop its sweep")
     return raw
 
 
 def put(raw: dict[str, Any], key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401
-    """``raw`` with ``value`` at the dotted ``key``; a changed ``name`` drops the old part's fields."""
+    """``raw`` with ``value`` at the dotted ``key``; another ``name`` drops the settings of the part before."""
     if key == "strategy" and isinstance(value, str):
         value = {"name": value}
     if key in PLAIN:
@@ -89,7 +90,7 @@ def _leaves(key: str, value: Any) -> list[str]:  # noqa: ANN401
 
 
 def flatten(specs: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A sweep's parameter specs under dotted names, nested mappings opened."""
+    """A sweep's parameter specs under dotted names, with nested mappings opened."""
     flat: dict[str, Any] = {}
     for key, spec in specs.items():
         opened = isinstance(spec, dict) and not {"values", "value", "min", "max"} & set(spec)
@@ -103,33 +104,37 @@ def build(raw: dict[str, Any]) -> Study:
     Raises:
         ValueError: an unknown key, a value of the wrong type or out of range.
     """
-    typed = {key: value for key, value in raw.items() if key not in PLAIN}
-    try:
-        study = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), typed))
-    except OmegaConfBaseException as error:
-        raise ValueError(_one_line(error)) from None
-    assert isinstance(study, Study)
+    typed = _task_defaults({key: value for key, value in raw.items() if key not in PLAIN})
+    study = structured(Study, typed, "study")
     study = replace(study, **{key: raw[key] for key in PLAIN if key in raw})
     return check(replace(study, prompts=read_prompts(study.prompts)))
 
 
 def read_prompts(source: object) -> list[str]:
-    """The prompts of a named list, of a text file (one a line), or of a list in place."""
+    """The prompts of a named list, of a text file (one per line), or of a literal list."""
     if isinstance(source, str):
         prompts = [line.strip() for line in _prompt_file(source).read_text(encoding="utf-8").splitlines()]
         prompts = [line for line in prompts if line]
         if not prompts:
-            raise ValueError(f"prompts: {source!r} holds no prompt")
-        return _once(prompts)
+            raise ValueError(f"prompts: expected at least one line of text in {source!r}, got none")
+        return _distinct(prompts)
     if not isinstance(source, list) or not source or not all(isinstance(prompt, str) for prompt in source):
-        raise ValueError("prompts must be a named list, a text file or a list of at least one text")
-    return _once(source)
+        raise ValueError(f"prompts: expected a named list, a text file or a list of at least one text, got {source!r}")
+    return _distinct(source)
 
 
-def _once(prompts: list[str]) -> list[str]:
-    twice = next((prompt for prompt in prompts if prompts.count(prompt) > 1), None) if len(set(prompts)) < len(prompts) else None
-    if twice is not None:
-        raise ValueError(f"prompts: {twice!r} stands there twice; for more pictures of a prompt give seeds")
+def _task_defaults(raw: dict[str, Any]) -> dict[str, Any]:
+    """The metrics, and the metric that decides, where a study names none: those of the model's task."""
+    task = task_of(str(raw.get("model", Study.model)))
+    primary = raw.get("primary")
+    filled = {"primary": {"metric": task.primary, **primary}} if isinstance(primary, dict) else {}
+    return {"metrics": list(task.metrics), **raw, **filled}
+
+
+def _distinct(prompts: list[str]) -> list[str]:
+    repeated = next((prompt for prompt, count in Counter(prompts).items() if count > 1), None)
+    if repeated is not None:
+        raise ValueError(f"prompts: {repeated!r} is listed twice; for more images of a prompt use seeds")
     return prompts
 
 
@@ -145,7 +150,7 @@ def _parse(text: str, where: str) -> Any:  # noqa: ANN401
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{where}: expected YAML, got {' '.join(str(error).split())}") from None
 
 
 def _merge(old: Any, new: Any) -> Any:  # noqa: ANN401
@@ -154,9 +159,3 @@ def _merge(old: Any, new: Any) -> Any:  # noqa: ANN401
     if "name" in new and new["name"] != old.get("name"):
         return new
     return {**old, **{key: _merge(old.get(key), value) for key, value in new.items()}}
-
-
-def _one_line(error: OmegaConfBaseException) -> str:
-    text = str(error).splitlines()[0]
-    key = getattr(error, "full_key", None)
-    return text if not key or f"'{key}'" in text else f"{key}: {text}"

@@ -1,4 +1,4 @@
-"""What can be wrong with a strategy and its merging options is found on a toy layer, before a model is loaded."""
+"""Tries a strategy and its merging options on a toy layer, so that mistakes are found before a model is loaded."""
 
 from dataclasses import asdict
 from typing import Any
@@ -22,10 +22,10 @@ def merging_options(strategy: MergeStrategy, options: Merging) -> dict[str, Any]
 
 
 def rehearse(strategy: MergeStrategy, roles: list[str], grid: tuple[int, ...] = (8, 8)) -> None:
-    """Plan for a few toy layers, so that a window of the wrong number of axes, say, is found at once.
+    """Plan for a few toy layers, so that, say, a window with the wrong number of axes is refused at once.
 
     Raises:
-        ValueError: as the strategy says it.
+        ValueError: the strategy cannot plan; the message is its own.
     """
     tokens = grid[0] * grid[1]
     x = torch.linspace(-1, 1, tokens * 4).view(1, tokens, 4)

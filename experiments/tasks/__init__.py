@@ -1,1 +1,6 @@
-"""What a kind of model makes, and how it is judged."""
+"""What a kind of model makes and how it is judged: one file for each kind."""
+
+from .picture import PICTURE
+from .task import Task
+
+__all__ = ["PICTURE", "Task"]

@@ -12,10 +12,11 @@ from PIL import Image
 from mergekit_diff import make
 from mergekit_diff.registry import Part
 
-from ..report.merge_map import draw_map, side_by_side
+from ..report.merge_map import draw_map
 from ..results import summary
 from ..results.folder import RunFolder
 from ..study.loading import put
+from ..tasks import PICTURE
 
 Row = dict[str, Any]
 PROMPTS = 8
@@ -93,7 +94,7 @@ class TrackedCell:
         import wandb
 
         firsts = [row for i, row in enumerate(self.rows) if row["prompt"] not in [r["prompt"] for r in self.rows[:i]]][:PROMPTS]
-        pairs = [side_by_side(list(map(self._open, dict.fromkeys((row["base"], row["job"])))), SIDE) for row in firsts]
+        pairs = [PICTURE.side_by_side(list(map(self._open, dict.fromkeys((row["base"], row["job"])))), SIDE) for row in firsts]
         run.log({"pictures": [wandb.Image(pair, caption=row["prompt"]) for pair, row in zip(pairs, firsts, strict=True)]})
         maps, job = self._first_map.get("maps", []), self._first_map.get("job", "")
         drawn = [wandb.Image(draw_map(self._open(job), one), caption=f"{one['site']} {one['role']}") for one in maps]

@@ -1,6 +1,6 @@
-"""The table of what this project asks of its speed, from the records of ``mergekit-diff bench --json``, so that none is typed.
+"""The table of the project's speed goals, computed from the records of ``mergekit-diff bench --json``.
 
-``python -m mergekit_diff.experiments.bench.bars FOLDER TEXT`` puts it between the markers of that folder in a text.
+``python -m mergekit_diff.experiments.bench.speed_table FOLDER TEXT`` pastes it between the markers of that folder in a text.
 """
 
 import json
@@ -25,14 +25,14 @@ TITLE = "Speed, each line from one interleaved run; medians with the 95% interva
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A line of the table.
+class Goal:
+    """A row of the table.
 
     Args:
         measure: what is measured.
-        record: the file, without its ending, that it is taken from.
-        value: from the record: median and ends of its interval, or one number.
-        goal: as a text.
+        record: the file, without its suffix, that it is computed from.
+        value: from the record: median and bounds of its interval, or one number.
+        goal: as text.
     """
 
     measure: str
@@ -41,51 +41,51 @@ class Bar:
     goal: str
 
 
-def bars() -> list[Bar]:
-    """Every line, in the order of the table."""
+def goals() -> list[Goal]:
+    """Every row, in the order of the table."""
     large, medium, small = (f"{side}x{side}, batch {batch}, U-Net step" for side, batch in ((1024, 1), (512, 2), (256, 2)))
     gain = f"{large}: share of the floor's gain kept"
     return [
-        Bar("merge + unmerge, 4,096 tokens: retom / tomesd package", "layer", _of_parts("retom", "merge", "unmerge"), "≤ 0.25"),
-        Bar("plan, 4,096 tokens: retom / tomesd package", "layer", _of_parts("retom", "plan"), "≤ 0.25"),
-        Bar("plan, 16,384 tokens: retom / tomesd package", "scaling", _at("plan_ms", "retom", 16384), "≤ 0.06"),
-        Bar("extra memory of that plan: retom / tomesd package", "scaling", _at("peak_bytes", "retom", 16384), "≤ 0.1"),
-        Bar("planning time grows as N^, 1,024 to 65,536 tokens: retom", "scaling", _exponent("retom"), "≤ 1.1"),
-        Bar("the same: tomesd package", "scaling", _exponent(TOMESD), DASH),
-        Bar("attention layer: retom, plan every 20 steps / floor", "layer", _ratio("retom", 20, FLOOR), "≤ 1.03"),
-        Bar("attention layer: retom, plan every step / floor", "layer", _ratio("retom", 1, FLOOR), "≤ 1.08"),
-        Bar("attention layer: retom, plan every step / tomesd package", "layer", _ratio("retom", 1, TOMESD), "≤ 0.78"),
-        Bar(f"{gain}: retom, plan every 20 steps", "step-1024", _share("retom", 20), "≥ 0.95"),
-        Bar(f"{gain}: retom, plan every step", "step-1024", _share("retom", 1), "≥ 0.90"),
-        Bar(f"{gain}: tomesd package", "step-1024", _share(TOMESD, 1), DASH),
-        Bar(
+        Goal("merge + unmerge, 4,096 tokens: retom / tomesd package", "layer", _of_parts("retom", "merge", "unmerge"), "≤ 0.25"),
+        Goal("plan, 4,096 tokens: retom / tomesd package", "layer", _of_parts("retom", "plan"), "≤ 0.25"),
+        Goal("plan, 16,384 tokens: retom / tomesd package", "scaling", _at("plan_ms", "retom", 16384), "≤ 0.06"),
+        Goal("extra memory of that plan: retom / tomesd package", "scaling", _at("peak_bytes", "retom", 16384), "≤ 0.1"),
+        Goal("planning time grows as N^, 1,024 to 65,536 tokens: retom", "scaling", _exponent("retom"), "≤ 1.1"),
+        Goal("the same: tomesd package", "scaling", _exponent(TOMESD), DASH),
+        Goal("attention layer: retom, plan every 20 steps / floor", "layer", _ratio("retom", 20, FLOOR), "≤ 1.03"),
+        Goal("attention layer: retom, plan every step / floor", "layer", _ratio("retom", 1, FLOOR), "≤ 1.08"),
+        Goal("attention layer: retom, plan every step / tomesd package", "layer", _ratio("retom", 1, TOMESD), "≤ 0.78"),
+        Goal(f"{gain}: retom, plan every 20 steps", "step-1024", _share("retom", 20), "≥ 0.95"),
+        Goal(f"{gain}: retom, plan every step", "step-1024", _share("retom", 1), "≥ 0.90"),
+        Goal(f"{gain}: tomesd package", "step-1024", _share(TOMESD, 1), DASH),
+        Goal(
             f"{medium}, CPU time: retom, plan every 20 steps / tomesd package",
             "step-512",
             _cpu("retom", 20, TOMESD),
             "interval < 1",
         ),
-        Bar(f"{large}: speed-up by local-match, the preset", "preset-1024", _speedup("local-match"), "≥ 1.45"),
-        Bar(f"{medium}: speed-up by local-match, the preset", "preset-512", _speedup("local-match"), DASH),
-        Bar(f"{small}: least speed-up of any strategy behind gate=auto", "gate-256", _slowest_gated, "≥ 0.98"),
-        Bar(f"{large}: share of its ungated gain that retom keeps behind gate=auto", "gate-1024", _gated, "≥ 0.97"),
+        Goal(f"{large}: speed-up by local-match, the preset", "preset-1024", _speedup("local-match"), "≥ 1.45"),
+        Goal(f"{medium}: speed-up by local-match, the preset", "preset-512", _speedup("local-match"), DASH),
+        Goal(f"{small}: least speed-up of any strategy behind gate=auto", "gate-256", _slowest_gated, "≥ 0.98"),
+        Goal(f"{large}: share of its ungated gain that retom keeps behind gate=auto", "gate-1024", _gated, "≥ 0.97"),
     ]
 
 
 def table(folder: Path) -> str:
-    """The whole table, and the machines that it was measured on.
+    """The whole table, and the machines it was measured on.
 
     Raises:
         ValueError: a record is missing.
     """
-    records = {bar.record: _read(folder / f"{bar.record}.json") for bar in bars()}
-    lines = [[bar.measure, _text(bar.value(records[bar.record])), bar.goal, f"`{bar.record}`"] for bar in bars()]
+    records = {goal.record: _read(folder / f"{goal.record}.json") for goal in goals()}
+    lines = [[goal.measure, _text(goal.value(records[goal.record])), goal.goal, f"`{goal.record}`"] for goal in goals()]
     machines = dict.fromkeys(_machine(record) for record in records.values())
     return markdown(TITLE, [["measure", "value", "goal", "record"], *lines]) + f"\nMachine: {'; '.join(machines)}.\n"
 
 
 def _read(path: Path) -> Record:
     if not path.is_file():
-        raise ValueError(f"{path} is missing: mergekit-diff bench ... --json {path}")
+        raise ValueError(f"{path} is missing; make it with: mergekit-diff bench ... --json {path}")
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -1,6 +1,6 @@
-"""Jobs shared out over processes: Lightning predicts, a writer keeps every picture as soon as it is made.
+"""Distributes jobs over processes: Lightning runs them, a writer keeps every image as soon as it is made.
 
-What is shared out is a (prompt, seed) with its base and all its cells, so that a base is made once and lies where it is needed.
+The unit of work is a (prompt, seed) with its base and all its cells, so that a base is made once, by the process that needs it.
 """
 
 import logging
@@ -25,17 +25,17 @@ from ..study.config import Study
 from ..study.jobs import Job, units
 from ..terminal import progress_bar
 from .generation import Generation
-from .picture import Made
+from .result import Result
 
 PATIENCE = timedelta(days=30)
-"""So long may a process that is done wait for the others."""
+"""How long a finished process may wait for the others."""
 
 
-class Pictures(L.LightningModule):
-    """Makes the pictures of this process's share of the jobs.
+class Worker(L.LightningModule):
+    """Makes the images of this process's part of the jobs.
 
     Args:
-        generation: how.
+        generation: makes and keeps one image.
         todo: every job of the study, the same in all processes.
     """
 
@@ -46,9 +46,9 @@ class Pictures(L.LightningModule):
         self.jobs: list[Job] = []
 
     def predict_dataloader(self) -> DataLoader:
-        """Numbers of jobs; which process has which depends on the study alone, not on what is done already.
+        """Indices of jobs. Which process gets which depends on the study alone, not on what is done already.
 
-        The gates come from the first process here, since a process without jobs comes no further.
+        The gates are broadcast from the first process here, since a process without jobs does not reach any later hook.
         """
         self.generation.gates = self.trainer.strategy.broadcast(self.generation.gates)
         done = self.generation.folder.rows()
@@ -57,12 +57,12 @@ class Pictures(L.LightningModule):
         return DataLoader(range(len(self.jobs)), batch_size=None)  # pyright: ignore[reportArgumentType]
 
     def on_predict_start(self) -> None:
-        """To this process's own device."""
+        """Move the pipeline to this process's own device."""
         if self.device.type == "cuda":
             self.generation.pipe.to(self.device)
 
-    def predict_step(self, number: int) -> Made | Exception:
-        """One picture; one that fails does not stop the others."""
+    def predict_step(self, number: int) -> Result | Exception:
+        """Make one image; a failure does not stop the others."""
         try:
             return self.generation.make(self.jobs[number])
         except Exception as error:
@@ -70,7 +70,7 @@ class Pictures(L.LightningModule):
 
 
 class Writer(BasePredictionWriter):
-    """Keeps every picture and its row; remembers why some failed, each reason once."""
+    """Keeps every image and its row; remembers why some failed, each reason once."""
 
     def __init__(self) -> None:
         super().__init__("batch")
@@ -78,17 +78,17 @@ class Writer(BasePredictionWriter):
         self._unit: tuple[str, int] | None = None
         self._stack = ExitStack()
         self._advance: Callable[[], None] = lambda: None
-        self._told, self._parent = False, os.getppid()
+        self._terminated, self._parent = False, os.getppid()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show how far the first process is; the others have as much to do. Be told to end between two pictures."""
+        """Show the progress of the first process, which stands for all, and end between two images on SIGTERM."""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda number, _: self._tell(trainer, number))
-        if trainer.is_global_zero and isinstance(pl_module, Pictures):
-            self._advance = self._stack.enter_context(progress_bar("pictures", len(pl_module.jobs)))
+            signal.signal(signal.SIGTERM, lambda number, _: self._terminate(trainer, number))
+        if trainer.is_global_zero and isinstance(pl_module, Worker):
+            self._advance = self._stack.enter_context(progress_bar("images", len(pl_module.jobs)))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         self._stack.close()
 
     def write_on_batch_end(
@@ -101,12 +101,12 @@ class Writer(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Keep one picture.
+        """Keep one image.
 
         Raises:
-            InterruptedError: the process was told to end.
+            InterruptedError: the process received SIGTERM, or lost the process that started it.
         """
-        assert isinstance(pl_module, Pictures)
+        assert isinstance(pl_module, Worker)
         job, generation = pl_module.jobs[batch], pl_module.generation
         if self._unit != (job.prompt, job.seed):
             generation.forget()
@@ -118,35 +118,35 @@ class Writer(BasePredictionWriter):
         except Exception as error:
             self.reasons[f"{job.cell.name}: {type(error).__name__}: {error}"] = None
         self._advance()
-        if self._told:
-            raise InterruptedError("told to end")
+        if self._terminated:
+            raise InterruptedError("terminated")
         if not trainer.is_global_zero and os.getppid() != self._parent:
             raise InterruptedError("the process that started this one is gone")
 
-    def _tell(self, trainer: L.Trainer, number: int) -> None:
-        """End after this picture, and pass it on to the processes that this one has started.
+    def _terminate(self, trainer: L.Trainer, number: int) -> None:
+        """End after this image, and pass the signal on to the processes that this one has started.
 
-        Lightning 2.6's own handler broadcasts from inside the signal, which fails once another process is gone, in the middle of
-        a picture. Lightning puts the handler back that was there before.
+        Replaces the handler of Lightning 2.6, which broadcasts from inside the signal and so fails in the middle of an image once
+        another process is gone. Lightning restores the previous handler at the end.
         """
-        self._told = True
+        self._terminated = True
         if trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(number)
 
 
-def predict(generation: Generation, todo: Sequence[Job], study: Study) -> tuple[list[str], bool]:
-    """Do all jobs that are not done, in this process or in its share of several.
+def do_jobs(generation: Generation, todo: Sequence[Job], study: Study) -> tuple[list[str], bool]:
+    """Do all jobs that are not done yet, or this process's part of them.
 
-    Whether all were done is for the caller to see from the rows: a process that died can't tell.
+    Whether all were done is for the caller to read from the rows: a process that died can't report it.
 
     Returns:
-        Why some failed, and whether this process was told to end or has lost another one.
+        Why some failed, and whether this process was terminated or has lost another one.
     """
     writer, lost = Writer(), False
-    with _as_before(), _quiet():
+    with _interruptible(), _quiet():
         trainer = _trainer(study, writer)
         try:
-            trainer.predict(Pictures(generation, todo), return_predictions=False)
+            trainer.predict(Worker(generation, todo), return_predictions=False)
             trainer.strategy.barrier()
             _leave_group()
         except Exception as error:
@@ -156,7 +156,7 @@ def predict(generation: Generation, todo: Sequence[Job], study: Study) -> tuple[
 
 
 def _leave_group() -> None:
-    """Take the connections between the processes down in good order: at Python's own end one may abort (torch 2.13)."""
+    """Close the connections between processes explicitly: left to Python's exit, a process may abort (torch 2.13)."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -180,7 +180,7 @@ def _trainer(study: Study, writer: Writer) -> L.Trainer:
 
 
 def _processes(study: Study) -> tuple[int, int]:
-    """Processes a node, and nodes: what torchrun started, else what the study says."""
+    """Processes per node, and nodes: as torchrun started them, else as the study says."""
     if not TorchElasticEnvironment.detect():
         return study.devices, study.num_nodes
     local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
@@ -188,8 +188,8 @@ def _processes(study: Study) -> tuple[int, int]:
 
 
 @contextmanager
-def _as_before() -> Iterator[None]:
-    """An interrupt leaves as one: Lightning makes an exit of it and ignores the next."""
+def _interruptible() -> Iterator[None]:
+    """Restores KeyboardInterrupt: Lightning turns an interrupt into an exit and ignores the next one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -204,7 +204,7 @@ def _as_before() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's chatter about devices and workers."""
+    """Silences Lightning's messages about devices and workers."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,0 +1,96 @@
+"""Instruments around a denoiser: a counter of floating-point operations, and a stopwatch for the parts of its sites."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.hooks import RemovableHandle
+
+from mergekit_diff.sites import find_sites
+
+
+class Operations:
+    """Counts the floating-point operations of a denoiser's calls, and nothing else of a pipeline.
+
+    Args:
+        model: the denoiser.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.total, self.calls = model, 0, 0
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count inside this context. torch 2.13 needs a formula for attention on a CPU, which it would count as nothing."""
+        on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        mapping: dict[Any, Any] = {on_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
+        with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+
+            def before(*_: object) -> None:
+                self.total, self.calls = self.total - counter.get_total_flops(), self.calls + 1
+
+            def after(*_: object) -> None:
+                self.total += counter.get_total_flops()
+
+            handles = [self.model.register_forward_pre_hook(before, prepend=True), self.model.register_forward_hook(after)]
+            try:
+                yield
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+
+class Parts:
+    """Times planning, merging, the merged layers themselves and unmerging, by hooks around the session's hooks.
+
+    Args:
+        model: the denoiser.
+        roles: whose submodules are timed.
+    """
+
+    def __init__(self, model: nn.Module, roles: Sequence[str]) -> None:
+        self.model = model
+        self.roles = {"self_attention" if role == "key_value" else role for role in roles}
+        self.spent: dict[str, float] = defaultdict(float)
+        self.calls = 0
+        self._since = 0.0
+
+    def attach(self) -> list[RemovableHandle]:
+        """Register the hooks; call it after the session has registered its own."""
+        handles = [self.model.register_forward_pre_hook(self._count)]
+        for site in find_sites(self.model):
+            handles += self._around(site.block, "plan", None)
+            for role in self.roles & set(site.roles):
+                handles += self._around(site.roles[role], "merge", "unmerge")
+        return handles
+
+    def milliseconds(self) -> dict[str, float]:
+        """Means over the denoiser's calls."""
+        return {f"{part}_ms": 1000 * self.spent[part] / max(self.calls, 1) for part in ("plan", "merge", "attention", "unmerge")}
+
+    def _around(self, module: nn.Module, before: str, after: str | None) -> list[RemovableHandle]:
+        """Hooks before and after those of the session: what passes between two of them is one part."""
+        handles = [
+            module.register_forward_pre_hook(lambda *_: self._tick(None), prepend=True),
+            module.register_forward_pre_hook(lambda *_: self._tick(before)),
+        ]
+        if after is not None:
+            handles.append(module.register_forward_hook(lambda *_: self._tick("attention"), prepend=True))
+            handles.append(module.register_forward_hook(lambda *_: self._tick(after)))
+        return handles
+
+    def _tick(self, part: str | None) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if part is not None:
+            self.spent[part] += now - self._since
+        self._since = now
+
+    def _count(self, *_: object) -> None:
+        self.calls += 1

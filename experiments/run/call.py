@@ -1,0 +1,97 @@
+"""One call of a pipeline: one prompt, one seed, one output, timed and watched at every denoising step."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from ..models import set_scheduler, task_of
+from ..study.sweep import Cell
+
+Watch = Callable[[], list[RemovableHandle]]
+"""Attaches hooks that only watch, after those of the session, and returns them to be removed."""
+
+
+@dataclass
+class Steps:
+    """Latents and seconds of every denoising step.
+
+    Args:
+        latents: after every step; empty if the pipeline has no callback.
+        seconds: of the whole call.
+        each: seconds of every step.
+    """
+
+    latents: list[Tensor] = field(default_factory=list)
+    each: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    _since: float | None = None
+
+    def on_denoiser(self, *_: object) -> None:
+        """The first step begins with the first call of the denoiser."""
+        self._since = time.perf_counter() if self._since is None else self._since
+
+    def on_step_end(self, pipe: object, step: int, timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Record a finished step; the pipeline goes on with the same tensors."""
+        if tensors["latents"].is_cuda:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.each.append(round(now - (self._since or now), 5))
+        self.latents.append(tensors["latents"].detach().float().cpu())
+        self._since = time.perf_counter()
+        return tensors
+
+
+def call_pipeline(
+    pipe: Any,  # noqa: ANN401
+    cell: Cell,
+    prompt: str,
+    seed: int,
+    steps: Steps | None = None,
+    watch: Watch | None = None,
+) -> Any:  # noqa: ANN401
+    """One output by a cell's settings, with whatever session is active.
+
+    Args:
+        pipe: the pipeline; it has the cell's scheduler already.
+        cell: whose study has the settings.
+        prompt: of the output.
+        seed: of its noise.
+        steps: filled while the pipeline runs.
+        watch: attaches further hooks for this call.
+    """
+    steps = Steps() if steps is None else steps
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+    handles = [denoiser.register_forward_pre_hook(steps.on_denoiser), *(watch() if watch is not None else [])]
+    start = time.perf_counter()
+    try:
+        return task_of(cell.study.model).generate(
+            pipe,
+            prompt,
+            seed,
+            steps=cell.study.steps,
+            guidance=cell.study.guidance,
+            size=cell.study.height_and_width(),
+            on_step_end=steps.on_step_end,
+        )
+    finally:
+        steps.seconds = time.perf_counter() - start
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def scheduled(pipe: Any, cell: Cell) -> Iterator[None]:  # noqa: ANN401
+    """Inside this context the pipeline has the cell's scheduler."""
+    own = pipe.scheduler
+    if cell.study.scheduler is not None:
+        set_scheduler(pipe, cell.study.scheduler)
+    try:
+        yield
+    finally:
+        pipe.scheduler = own

@@ -1,0 +1,96 @@
+"""Makes one output of a cell, and records what was merged meanwhile."""
+
+import json
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from mergekit_diff import MergeReport, MergeSession, merging
+
+from ..study.sweep import Cell
+from .call import Steps, Watch, call_pipeline
+from .staleness import Staleness
+
+
+@dataclass(frozen=True)
+class Result:
+    """An output and what was merged while it was made.
+
+    Args:
+        output: of the task, such as an image.
+        steps: latents and seconds of every denoising step.
+        counts: tokens_before, tokens_after, asked, granted, notes, kept and, if the study asks for it, stale; empty for a base.
+        sites: rows of the merge report.
+        maps: for a few sites the group of every token.
+    """
+
+    output: Any
+    steps: Steps
+    counts: dict[str, Any] = field(default_factory=dict)
+    sites: list[dict[str, Any]] = field(default_factory=list)
+    maps: list[dict[str, Any]] = field(default_factory=list)
+
+
+def make_result(pipe: Any, cell: Cell, prompt: str, seed: int, watch: Watch | None = None) -> Result:  # noqa: ANN401
+    """Call the pipeline, merging as the cell says; arguments as in :func:`.call_pipeline`.
+
+    Raises:
+        RuntimeError: the cell's strategy asked for merging and no token was merged.
+    """
+    steps = Steps()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="no token was merged")  # checked below, where the requested ratio is known
+        with nullcontext() if cell.strategy is None else merging(pipe, cell.strategy, **(cell.merging or {})) as session:
+            probe = Staleness(session) if session is not None and "staleness" in cell.study.probes else None
+            output = call_pipeline(pipe, cell, prompt, seed, steps, watch)
+    if session is None:
+        return Result(output, steps)
+    report = session.report()
+    counts = _counts(report, cell.name) | ({"stale": probe.by_step()} if probe is not None else {})
+    return Result(output, steps, counts, _sites(report), _maps(session))
+
+
+def _counts(report: MergeReport, name: str) -> dict[str, Any]:
+    rows = [row for row in report.to_dicts() if row["calls"]]
+    notes = sorted({row["note"] for row in report.to_dicts() if row["note"]})
+    gated = any(row["gain_ms"] is not None for row in rows)  # a gate that closes every site did its job
+    if not report.merged and not gated and (report.asked is None or report.asked > 0):
+        raise RuntimeError(f"{name} merged nothing: {'; '.join(notes)}")
+    return {
+        "tokens_before": sum(row["tokens"] for row in rows),
+        "tokens_after": round(sum(row["kept"] for row in rows), 1),
+        "asked": report.asked,
+        "granted": report.granted,
+        "notes": notes,
+        "kept": _kept_by_step(rows),
+    }
+
+
+def _kept_by_step(rows: list[dict[str, Any]]) -> list[float]:
+    """For every step the share of tokens kept, over all sites together."""
+    steps = sorted({step for row in rows for step in row["by_step"]})
+    counts = [[row["by_step"][step] for row in rows if step in row["by_step"]] for step in steps]
+    return [round(sum(kept for _, kept in count) / sum(tokens for tokens, _ in count), 4) for count in counts]
+
+
+def _sites(report: MergeReport) -> list[dict[str, Any]]:
+    return json.loads(json.dumps(report.to_dicts()))
+
+
+def _maps(session: MergeSession) -> list[dict[str, Any]]:
+    """The newest plan of the finest site of every stage, for the last row of the batch: the prompt's, not the empty prompt's."""
+    plans = session.plans()
+    stages = {(row["site"], row["role"]): row["stage"] for row in session.report().to_dicts()}
+    finest: dict[str | None, tuple[str, str]] = {}
+    for key, (_, grid) in plans.items():
+        best = finest.get(stages[key])
+        if best is None or prod(grid) > prod(plans[best][1]):
+            finest[stages[key]] = key
+    return [_map(key, stage, *plans[key]) for stage, key in finest.items()]
+
+
+def _map(key: tuple[str, str], stage: str | None, plan: Any, grid: tuple[int, ...]) -> dict[str, Any]:  # noqa: ANN401
+    assign, rep = plan.assign[-1].tolist(), plan.rep[-1].tolist()
+    return {"site": key[0], "role": key[1], "stage": stage, "grid": list(grid), "assign": assign, "rep": rep}

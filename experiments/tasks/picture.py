@@ -1,0 +1,77 @@
+"""Text to image."""
+
+import inspect
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .task import OnStepEnd, Task
+
+SIDE = 384
+
+
+class Picture(Task):
+    """Images of a text-to-image pipeline. Outputs are PIL images; files are PNG, so that an 8-bit image loses nothing."""
+
+    name = "picture"
+    suffix = ".png"
+    metrics = ("psnr", "ssim", "feature")
+    primary = "feature"
+
+    def generate(
+        self,
+        pipe: Any,  # noqa: ANN401
+        prompt: str,
+        seed: int,
+        *,
+        steps: int,
+        guidance: float,
+        size: tuple[int, int] | tuple[None, None],
+        on_step_end: OnStepEnd,
+    ) -> Image.Image:
+        """One image."""
+        height, width = size
+        observable = "callback_on_step_end" in inspect.signature(pipe.__call__).parameters
+        return pipe(
+            prompt,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            height=height,
+            width=width,
+            generator=torch.Generator().manual_seed(seed),
+            **({"callback_on_step_end": on_step_end} if observable else {}),
+        ).images[0]
+
+    def encode(self, output: Image.Image) -> bytes:
+        """A PNG file."""
+        data = io.BytesIO()
+        output.save(data, format="PNG")
+        return data.getvalue()
+
+    def read(self, path: Path) -> Tensor:
+        """(3, H, W) uint8 from any file that Pillow reads."""
+        with Image.open(path) as image:
+            return self.as_tensor(image)
+
+    def as_tensor(self, output: Image.Image) -> Tensor:
+        """(3, H, W) uint8."""
+        return torch.from_numpy(np.array(output.convert("RGB"))).permute(2, 0, 1)
+
+    def side_by_side(self, outputs: Sequence[Image.Image], side: int = SIDE, gap: int = 8) -> Image.Image:
+        """Images in a row on white, each scaled to the height ``side``, ``gap`` pixels apart."""
+        scaled = [x.convert("RGB").resize((round(x.width * side / x.height), side), Image.Resampling.BICUBIC) for x in outputs]
+        row = Image.new("RGB", (sum(x.width for x in scaled) + gap * (len(scaled) - 1), side), "white")
+        left = 0
+        for image in scaled:
+            row.paste(image, (left, 0))
+            left += image.width + gap
+        return row
+
+
+PICTURE = Picture()

@@ -1,0 +1,67 @@
+"""What the rest of ``experiments`` asks of a task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+OnStepEnd = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+"""diffusers' ``callback_on_step_end``: pipeline, step, timestep and tensors to the tensors that the pipeline goes on with."""
+
+
+class Task(ABC):
+    """A kind of output: how a pipeline is called for one, how it is written and read, and what judges it. Holds no state."""
+
+    name: ClassVar[str]
+    """What metrics call it."""
+    suffix: ClassVar[str]
+    """Of the files that outputs are written to."""
+    metrics: ClassVar[tuple[str, ...]]
+    """The metrics of a study that names none."""
+    primary: ClassVar[str]
+    """The metric that decides in a study that names none."""
+
+    @abstractmethod
+    def generate(
+        self,
+        pipe: Any,  # noqa: ANN401
+        prompt: str,
+        seed: int,
+        *,
+        steps: int,
+        guidance: float,
+        size: tuple[int, int] | tuple[None, None],
+        on_step_end: OnStepEnd,
+    ) -> Any:  # noqa: ANN401
+        """Call a pipeline once.
+
+        Args:
+            pipe: the pipeline.
+            prompt: of the output.
+            seed: of its initial noise.
+            steps: denoising steps.
+            guidance: scale of classifier-free guidance.
+            size: height and width in pixels; None leaves them to the model.
+            on_step_end: called after every step, if the pipeline supports it.
+
+        Returns:
+            One output.
+        """
+
+    @abstractmethod
+    def encode(self, output: Any) -> bytes:  # noqa: ANN401
+        """The content of the output's file."""
+
+    @abstractmethod
+    def read(self, path: Path) -> Tensor:
+        """The file of an output as metrics take it."""
+
+    @abstractmethod
+    def as_tensor(self, output: Any) -> Tensor:  # noqa: ANN401
+        """An output as metrics take it, such as (3, H, W) uint8 for an image."""
+
+    @abstractmethod
+    def side_by_side(self, outputs: Sequence[Any]) -> Any:  # noqa: ANN401
+        """Several outputs in one, to look at."""
