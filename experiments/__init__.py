@@ -1,1 +1,1 @@
-"""Studies of token merging: the command line, the runner, the report, the embedded model."""
+"""Studies of token merging: the command line, runs, results, reports, the embedded models."""

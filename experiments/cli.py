@@ -1,6 +1,7 @@
-"""The command ``mergekit-diff``. Whatever is heavy is imported inside the commands, so that help is instant."""
+"""The command ``mergekit-diff``. Everything heavy is imported inside the commands, so that help is instant."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +9,19 @@ from typing import NoReturn
 
 from mergekit_diff import __version__
 
+from .extra import check_extra
+from .openmp import limit_spinning
+
 INTERRUPTED = 130
+BROKEN_PIPE = 141
+"""What shells report of a program that ends because nobody reads its output any more: 128 + SIGPIPE."""
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and leave with 2."""
+        """Print what is wrong and exit with 2."""
         self.exit(2, f"mergekit-diff: error: {' '.join(message.split())}; see {self.prog} --help\n")
 
 
@@ -24,24 +30,24 @@ def parser() -> Parser:
     top = Parser(prog="mergekit-diff", description="Training-free token merging in diffusion models: run, look, compare.")
     top.add_argument("--version", action="version", version=f"mergekit-diff {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run a study, by name or path; the same command again resumes")
+    run = commands.add_parser("run", help="run a study, by name or path; the same command again resumes it")
     run.add_argument("study", metavar="STUDY", help="a name (see: mergekit-diff list study) or a .yaml file")
     run.add_argument("overrides", nargs="*", metavar="key=value", help="change the study, such as steps=10 out=runs/mine")
-    run.add_argument("--fresh", action="store_true", help="delete what an earlier run left in the folder and start over")
-    run.add_argument("--wandb-sweep", action="store_true", help="run nothing; print the file that `wandb sweep` takes")
-    generate = commands.add_parser("generate", help="one picture: base beside merged, with the merge map")
+    run.add_argument("--fresh", action="store_true", help="delete the results of an earlier run in the folder and start over")
+    run.add_argument("--wandb-sweep", action="store_true", help="run nothing; print the file for `wandb sweep`")
+    generate = commands.add_parser("generate", help="one image: base and merged side by side, with the merge map")
     generate.add_argument("prompt", metavar="PROMPT", help='such as "a noto apple"')
     generate.add_argument("overrides", nargs="*", metavar="key=value", help="such as strategy=tomesd strategy.ratio=0.6")
-    bench = commands.add_parser("bench", help="time, FLOPs and memory beside the base, the floor and installed peers")
+    bench = commands.add_parser("bench", help="time, FLOPs and memory, compared with the base, the floor and installed peers")
     bench.add_argument("overrides", nargs="*", metavar="key=value", help="such as size=sdxl at=step what=flops")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write rows and every round, with versions and threads")
-    bench.add_argument("--plot", type=Path, metavar="FILE", help="draw the table, as .png, .svg or .pdf")
-    report = commands.add_parser("report", help="rebuild the HTML report of a run folder; of kept rows, print the tables")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write rows and all rounds, with versions and threads")
+    bench.add_argument("--plot", type=Path, metavar="FILE", help="plot the table, as .png, .svg or .pdf")
+    report = commands.add_parser("report", help="rebuild the HTML report of a run folder; for kept rows, print the tables")
     report.add_argument("folder", type=Path, metavar="RUN_DIR")
-    report.add_argument("--rows-into", type=Path, metavar="DIR", help="then keep its rows there, without the pictures")
-    report.add_argument("--tables-into", type=Path, metavar="FILE", help="then put its tables between their markers there")
-    listed = commands.add_parser("list", help="what is registered, with its settings")
-    listed.add_argument("kind", nargs="?", metavar="KIND", help="strategy, metric, ratio, window or study; all if left out")
+    report.add_argument("--rows-into", type=Path, metavar="DIR", help="then copy its rows there, without the images")
+    report.add_argument("--tables-into", type=Path, metavar="FILE", help="then paste its tables between their markers there")
+    listed = commands.add_parser("list", help="everything that is registered, with its settings")
+    listed.add_argument("kind", nargs="?", metavar="KIND", help="strategy, metric, ratio, window or study; default: all")
     return top
 
 
@@ -49,24 +55,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0: done. 1: the run failed or is incomplete. 2: the input is wrong, said in one line on stderr. 130: interrupted.
+        0: done. 1: the run failed or is incomplete. 2: the input is wrong, explained in one line on stderr. 130: interrupted.
+        141: the reader of the output has gone.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _command(_parse(words), words)
+        code = _command(_parse(words), words)
+        sys.stdout.flush()  # here, where a reader that has gone is handled
+        return code
     except ValueError as error:
         print(f"mergekit-diff: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        return BROKEN_PIPE
     except OSError as error:
-        print(f"mergekit-diff: error: {error.strerror or error}: {error.filename or 'the run folder'}", file=sys.stderr)
+        what = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error.strerror or error)
+        print(f"mergekit-diff: error: {' '.join(what.split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("mergekit-diff: interrupted; the same command again goes on from here", file=sys.stderr)
+        print("mergekit-diff: interrupted; the same command again resumes", file=sys.stderr)
         return INTERRUPTED
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    """Words of the form key=value may also stand behind an option, where argparse does not look for them."""
+    """Also accepts key=value words after an option, where argparse does not look for them."""
     top = parser()
     args, rest = top.parse_known_args(words)
     if rest and (args.command not in ("run", "generate", "bench") or any(word.startswith("-") for word in rest)):
@@ -77,20 +90,13 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 def _command(args: argparse.Namespace, words: list[str]) -> int:
+    if args.command != "bench":  # which measures the machine as it is
+        limit_spinning()
+    if args.command == "list":
+        return _list(args.kind)
+    check_extra(args.command)
     if args.command == "run":
-        from .study.loading import load_study
-
-        study = load_study(args.study, args.overrides)
-        if args.wandb_sweep:
-            from .study.sweep import cells
-            from .tracking.sweep_file import sweep_file
-
-            cells(study)  # every cell is checked before a server gives it out
-            print(sweep_file(study, [args.study, *args.overrides]), end="")
-            return 0
-        from .run.runner import run
-
-        return run(study, [word for word in words if word != "--fresh"], args.fresh)
+        return _run(args, words)
     if args.command == "generate":
         from .run.single import generate, single_study
 
@@ -102,12 +108,32 @@ def _command(args: argparse.Namespace, words: list[str]) -> int:
         from .bench.command import run_bench
 
         return run_bench(bench, args.json, args.plot)
-    if args.command == "list":
-        from .listing import listing
-
-        print(listing(args.kind))
-        return 0
     return _report(args)
+
+
+def _list(kind: str | None) -> int:
+    from .listing import STUDY, listing
+
+    if kind in (None, STUDY):
+        check_extra("list" if kind is None else f"list {STUDY}")
+    print(listing(kind))
+    return 0
+
+
+def _run(args: argparse.Namespace, words: list[str]) -> int:
+    from .study.loading import load_study
+
+    study = load_study(args.study, args.overrides)
+    if args.wandb_sweep:
+        from .study.sweep import cells
+        from .tracking.sweep_file import sweep_file
+
+        cells(study)  # every cell is checked before a server hands it out
+        print(sweep_file(study, [args.study, *args.overrides]), end="")
+        return 0
+    from .run.runner import run
+
+    return run(study, [word for word in words if word != "--fresh"], args.fresh)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -116,7 +142,7 @@ def _report(args: argparse.Namespace) -> int:
 
     if kept.is_kept(args.folder):
         if args.rows_into or args.tables_into:
-            raise ValueError(f"{args.folder} has kept rows alone: --rows-into and --tables-into take a run folder")
+            raise ValueError(f"expected a run folder for --rows-into and --tables-into, got kept rows in {args.folder}")
         print(kept.markdown(args.folder))
         return 0
     from .report import write_report

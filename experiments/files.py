@@ -1,4 +1,4 @@
-"""Files that are never seen half written, and folders that can be written to."""
+"""Atomic writes, and a check that a folder can be written to."""
 
 import os
 import tempfile
@@ -6,21 +6,25 @@ from pathlib import Path
 
 
 def check_writable(out: Path) -> None:
-    """Refuse an output folder that cannot be written, leaving nothing behind.
+    """Refuse an output folder that cannot be written to; creates nothing.
 
     Raises:
-        ValueError: it or its nearest existing parent is no folder or not writable.
+        ValueError: it, or its nearest existing parent, is not a folder or not writable.
     """
     nearest = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise ValueError(f"the output folder {out} cannot be written: {error.strerror} ({nearest})") from None
+        raise ValueError(f"out: expected a folder that can be written to, got {out}: {error.strerror} ({nearest})") from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is never seen half done."""
+    """Write a file so that no reader ever sees half of it.
+
+    Raises:
+        OSError: it could not be written; names the file, which errors of a full disk do not.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
@@ -29,6 +33,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise

@@ -1,25 +1,23 @@
-"""What is registered: every part with its one-line description and its settings."""
+"""Everything that is registered: each part with its one-line description and its settings."""
 
 import dataclasses
 import inspect
 
-import yaml
-
 from mergekit_diff import MergeStrategy, names
 from mergekit_diff.registry import KINDS, one_of, part_class
 
-from .study.loading import STUDIES
+STUDY = "study"
 
 
 def listing(kind: str | None = None) -> str:
-    """A paragraph a kind: name, first line of the docstring, settings with their defaults.
+    """A paragraph per kind: names, first lines of the docstrings, settings with their defaults.
 
     Raises:
         ValueError: no such kind.
     """
-    known = (*KINDS, "study")
+    known = (*KINDS, STUDY)
     kinds = known if kind is None else (one_of(kind, known, "kind"),)
-    return "\n\n".join("\n".join([each.upper(), *(_studies() if each == "study" else _parts(each))]) for each in kinds)
+    return "\n\n".join("\n".join([each.upper(), *(_studies() if each == STUDY else _parts(each))]) for each in kinds)
 
 
 def _parts(kind: str) -> list[str]:
@@ -43,10 +41,14 @@ def _setting(field: dataclasses.Field) -> str:
     if field.default_factory is not dataclasses.MISSING:
         return f"{field.name} = {field.default_factory()!r}"
     if field.default is dataclasses.MISSING:
-        return f"{field.name} (needed)"
+        return f"{field.name} (required)"
     return f"{field.name} = {field.default!r}"
 
 
 def _studies() -> list[str]:
+    import yaml  # with the loader of studies from the extra; parts are listed without it
+
+    from .study.loading import STUDIES
+
     files = sorted(STUDIES.glob("*.yaml"))
     return [f"  {file.stem:<15} {yaml.safe_load(file.read_text(encoding='utf-8')).get('question', '')}" for file in files]

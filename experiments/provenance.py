@@ -1,4 +1,4 @@
-"""What a result came from: versions and the commit."""
+"""Where a result comes from: versions, processor and commit."""
 
 import importlib.metadata
 import platform
@@ -9,24 +9,24 @@ PACKAGES = ("mergekit-diff", "torch", "diffusers", "transformers", "torchmetrics
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what decides a result."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    """Installed versions of the packages that decide a result."""
+    installed = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 def processor() -> str:
-    """The name of the CPU: on Linux the kernel's, elsewhere what Python knows."""
+    """The name of the CPU: from the kernel on Linux, elsewhere from Python."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def git_commit() -> str | None:

@@ -1,4 +1,4 @@
-"""What people see while a command works and when it is done."""
+"""Output in the terminal: progress bars, tables, messages."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,17 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 WIDE = 150
-"""Columns of a table that goes to a file or a pipe."""
+"""Width in characters of a table that is written to a file or a pipe."""
 
 
 def show_table(title: str, table: list[list[str]]) -> None:
-    """Print a heading and rows."""
-    shown = Table(title=Text(title, style="bold"), title_justify="left")
+    """Print a table; its first row is the header."""
+    view = Table(title=Text(title, style="bold"), title_justify="left")
     for i, name in enumerate(table[0]):
-        shown.add_column(Text(name), justify="right" if i else "left", overflow="fold")
+        view.add_column(Text(name), justify="right" if i else "left", overflow="fold")
     for row in table[1:]:
-        shown.add_row(*map(Text, row))
-    Console(width=None if sys.stdout.isatty() else WIDE).print(shown)
+        view.add_row(*map(Text, row))
+    Console(width=None if sys.stdout.isatty() else WIDE).print(view)
 
 
 def complain(message: str) -> None:
@@ -30,7 +30,7 @@ def complain(message: str) -> None:
 
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr; yields the function that moves it on."""
+    """A progress bar on stderr; yields the function that advances it by one."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total)

@@ -1,15 +1,20 @@
-"""What the library's tests share: a pipeline, contexts, inputs of a U-Net, and a look at every hook of a model."""
+"""Fixtures that tests share: a pipeline, contexts, inputs of a U-Net, a count of a model's hooks."""
 
 import math
 import warnings
 from dataclasses import dataclass
 
 import pytest
-import torch
-from tiny import tiny_pipeline, tiny_unet
 
-from mergekit_diff import LayerContext, MergePlan, MergeStrategy, RatioSchedule, WindowSchedule
-from mergekit_diff import registry as parts
+from mergekit_diff.experiments.openmp import limit_spinning
+
+limit_spinning()
+
+import torch  # noqa: E402  libgomp reads the setting now
+from tiny import tiny_pipeline, tiny_unet  # noqa: E402
+
+from mergekit_diff import LayerContext, MergePlan, MergeStrategy, RatioSchedule, WindowSchedule  # noqa: E402
+from mergekit_diff import registry as parts  # noqa: E402
 
 torch.set_num_threads(1)  # tiny models lose more by waiting for a second core than they gain
 

@@ -1,12 +1,16 @@
 """The command line: instant help, and every bad input in one line with exit code 2, before anything heavy or half-written."""
 
 import json
+import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from mergekit_diff.experiments.cli import main
+from mergekit_diff.experiments import extra
+from mergekit_diff.experiments.cli import BROKEN_PIPE, main
+from mergekit_diff.experiments.files import write_atomically
 
 HEAVY = ("diffusers", "transformers", "lightning")
 
@@ -122,3 +126,65 @@ def test_list_names_everything(capsys):
     assert main(["list"]) == 0
     said = capsys.readouterr().out
     assert all(word in said for word in ("retom", "ratio = ", "cosine", "quickstart", "arXiv 2507.12771"))
+
+
+def test_listing_into_a_closed_pipe_ends_quietly_as_other_programs_do():
+    reader, writer = os.pipe()
+    code = "from mergekit_diff.experiments.cli import main; raise SystemExit(main(['list']))"
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    os.close(reader)  # as `head` closes it
+    said = program.communicate(timeout=300)[1]
+    assert (program.returncode, said) == (BROKEN_PIPE, "")
+
+
+NEEDED = ["torch>=2.6", 'omegaconf<2.5,>=2.4; extra == "experiments"', 'wandb>=0.31; extra == "experiments"',
+          'resvg-py>=0.3; extra == "train"', 'rich; extra == "experiments"']  # fmt: skip
+
+
+@pytest.fixture
+def core_only(monkeypatch):
+    """As if the extra were not installed, but for rich."""
+
+    def version(name):
+        if name in ("omegaconf", "wandb", "resvg-py"):
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(extra, "requires", lambda _: NEEDED)
+    monkeypatch.setattr(extra, "version", version)
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "quickstart"], ["generate", "an apple"], ["bench"], ["report", "runs"], ["list"], ["list", "study"]]
+)
+def test_a_command_without_its_packages_says_how_to_get_them(words, core_only, capsys):
+    assert main(words) == 2
+    command = " ".join(words) if words[0] == "list" else words[0]
+    expected = f"{command} needs the extra: pip install 'mergekit-diff[experiments]' (missing: omegaconf, wandb)"
+    assert capsys.readouterr().err == f"mergekit-diff: error: {expected}\n"
+
+
+@pytest.mark.parametrize("kind", ["strategy", "metric", "ratio", "window"])
+def test_parts_are_listed_without_the_packages_of_experiments(kind, core_only, capsys):
+    assert main(["list", kind]) == 0
+    assert capsys.readouterr().out.startswith(kind.upper())
+
+
+def test_an_error_of_the_disk_names_its_file(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space") as found:
+        write_atomically(tmp_path / "a.json", b"{}")
+    assert found.value.filename == str(tmp_path / "a.json")
+
+
+def test_an_error_that_names_no_file_is_not_blamed_on_one(monkeypatch, capsys):
+    def fails(_):
+        raise OSError("the weights cannot be read")
+
+    monkeypatch.setattr("mergekit_diff.experiments.listing.listing", fails)
+    assert main(["list"]) == 1
+    assert capsys.readouterr().err == "mergekit-diff: error: the weights cannot be read\n"

@@ -140,7 +140,7 @@ def test_a_training_that_was_killed_ends_with_the_same_weights_to_the_bit(stage,
         return step(self, batch, index)
 
     monkeypatch.setattr(training, "KEEP_EVERY", 2)
-    monkeypatch.setattr(vae, "HELD_OUT_PICTURES", 2)
+    monkeypatch.setattr(vae, "HELD_OUT", 2)
     train(whole)
     monkeypatch.setattr(module, "training_step", dies)
     with pytest.raises(SystemExit):

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mergekit_diff.registry import one_of
 from mergekit_diff.options import GATES, Options
+from mergekit_diff.registry import one_of
 from mergekit_diff.sites import ROLES
 
 from ..study.config import DTYPES

@@ -1,1 +1,1 @@
-"""The recipe that trains the embedded model, and the model."""
+"""The recipe that trained the embedded model, and the model itself."""

@@ -5,14 +5,16 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run one stage; every stage resumes from what its folder holds."""
+    """Run one stage; every stage resumes from its folder."""
     parser = argparse.ArgumentParser(prog="python -m mergekit_diff.experiments.models.embedded", description=__doc__)
     parser.add_argument("stage", choices=["data", "vae", "denoiser", "export", "score", "evaluate"])
     parser.add_argument("--folder", type=Path, default=Path("runs/embedded"), help="work folder (default: %(default)s)")
-    parser.add_argument("--steps", type=int, help="train up to this many steps (default: the stage's own)")
-    parser.add_argument("--small-steps", type=int, default=3800, help="denoiser steps at half the side (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=4e-4, help="largest learning rate of the denoiser (default: %(default)s)")
-    parser.add_argument("--from-model", action="store_true", help="begin with the shipped weights where no checkpoint is")
+    parser.add_argument("--steps", type=int, help="train up to this many steps (default: depends on the stage)")
+    parser.add_argument(
+        "--small-steps", type=int, default=3800, help="denoiser steps at half the resolution (default: %(default)s)"
+    )
+    parser.add_argument("--rate", type=float, default=4e-4, help="peak learning rate of the denoiser (default: %(default)s)")
+    parser.add_argument("--from-model", action="store_true", help="start from the shipped weights if there is no checkpoint")
     args = parser.parse_args()
     if args.stage == "data":
         from . import data

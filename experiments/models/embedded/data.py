@@ -1,4 +1,4 @@
-"""Stage ``data``: captioned emoji pictures from three npm packages, rasterised to 64x64.
+"""Stage ``data``: captioned emoji images from three npm packages, rasterised to 64x64.
 
 Noto (Google, Apache-2.0), Fluent flat and Fluent 3D (Microsoft, MIT), fetched with ``npm pack`` at pinned versions.
 """
@@ -27,11 +27,11 @@ W3 = "http://www.w3.org"
 
 @dataclass(frozen=True)
 class Emoji:
-    """Pictures with what is on them.
+    """Images with their names.
 
     Args:
         images: (n, 3, 64, 64) uint8, on white.
-        names: emoji name and style of every picture, such as ``("red-apple", "noto")``.
+        names: emoji name and style of every image, such as ``("red-apple", "noto")``.
     """
 
     images: torch.Tensor
@@ -39,7 +39,7 @@ class Emoji:
 
 
 def concepts(trained: bool = False) -> dict[str, str]:
-    """Emoji name to caption word: all that the tokenizer knows, or only those that the denoiser is trained on."""
+    """Emoji name to caption word: all that the tokenizer knows, or only those that the denoiser was trained on."""
     lines = _lines("concepts.txt")
     chosen = [line.removesuffix(" *") for line in lines if line.endswith(" *") or not trained]
     return dict(line.split(": ") for line in chosen)
@@ -55,13 +55,13 @@ def _lines(file: str) -> list[str]:
 
 
 def fetch(folder: Path) -> dict[str, Path]:
-    """The npm tarball of every style; packed into ``folder`` unless it is there already.
+    """The npm tarball of every style, downloaded into ``folder`` unless it is there already.
 
     Raises:
-        RuntimeError: npm is missing or could not bring a package.
+        RuntimeError: npm is missing or could not fetch a package.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = {}
+    tarballs = {}
     for style, package in PACKAGES.items():
         path = folder / (package.removeprefix("@").replace("/", "-").replace("@", "-") + ".tgz")
         if not path.exists():
@@ -69,27 +69,27 @@ def fetch(folder: Path) -> dict[str, Path]:
                 subprocess.run(["npm", "pack", package], cwd=folder, check=True, capture_output=True, text=True)
             except (OSError, subprocess.CalledProcessError) as error:
                 raise RuntimeError(f"npm pack {package} failed: {error}; npm and a package registry are needed") from error
-        found[style] = path
-    return found
+        tarballs[style] = path
+    return tarballs
 
 
 def build(folder: Path) -> Path:
-    """Rasterise every emoji that all three styles draw and write ``folder/emoji.pt``; returns its path."""
+    """Rasterise every emoji that exists in all three styles and write ``folder/emoji.pt``; returns its path."""
     target = folder / "emoji.pt"
     if target.exists():
         return target
     tarballs = fetch(folder)
-    drawers = {"noto": _svgs(tarballs["noto"]), "flat": _svgs(tarballs["flat"]), "3d": _webps(tarballs["3d"], tarballs["noto"])}
-    pictures = {style: dict(pairs) for style, pairs in drawers.items()}
-    names = sorted(set.intersection(*(set(p) for p in pictures.values())))
+    drawings = {"noto": _svgs(tarballs["noto"]), "flat": _svgs(tarballs["flat"]), "3d": _webps(tarballs["3d"], tarballs["noto"])}
+    by_style = {style: dict(pairs) for style, pairs in drawings.items()}
+    names = sorted(set.intersection(*(set(p) for p in by_style.values())))
     pairs = [(name, style) for name in names for style in STYLES]
-    images = torch.stack([_to_tensor(pictures[style][name]) for name, style in pairs])
+    images = torch.stack([_to_tensor(by_style[style][name]) for name, style in pairs])
     torch.save({"images": images, "names": pairs}, target)
     return target
 
 
 def load(folder: Path) -> Emoji:
-    """What :func:`build` wrote."""
+    """The data that :func:`build` wrote."""
     return Emoji(**torch.load(build(folder), weights_only=True))
 
 
@@ -125,9 +125,9 @@ def _webps(tarball: Path, names_from: Path) -> Iterator[tuple[str, Image.Image]]
                     yield name, Image.open(io.BytesIO(file.read()))
 
 
-def _to_tensor(picture: Image.Image) -> torch.Tensor:
-    picture = picture.convert("RGBA")
-    canvas = Image.new("RGBA", picture.size, "white")
-    canvas.alpha_composite(picture)
+def _to_tensor(image: Image.Image) -> torch.Tensor:
+    image = image.convert("RGBA")
+    canvas = Image.new("RGBA", image.size, "white")
+    canvas.alpha_composite(image)
     small = canvas.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     return torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).view(SIZE, SIZE, 3).permute(2, 0, 1).clone()

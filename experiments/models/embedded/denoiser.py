@@ -1,9 +1,9 @@
-"""Stage ``denoiser``: the U-Net and the text encoder, trained together on latents that are computed once.
+"""Stage ``denoiser``: the U-Net and the text encoder, trained together on precomputed latents.
 
 v-prediction (Salimans and Ho 2022, arXiv 2202.00512) on a cosine schedule (Nichol and Dhariwal 2021, arXiv 2102.09672),
-captions dropped for classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598). The first steps see pictures of half
-the side, where a picture costs about a quarter; half of the others read every fourth key and value on the finest level (the
-project's own ``downsample``), which makes a step 1.1 to 1.2 times faster. Every batch is drawn from its step's number alone.
+captions dropped for classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598). The first steps train on images of half
+the resolution, at about a quarter of the cost; half of the others read every fourth key and value on the finest level (the
+project's own ``downsample``), which makes a step 1.1 to 1.2 times faster. Every batch depends on the number of its step alone.
 """
 
 import shutil
@@ -29,8 +29,8 @@ from .training import Ema, fit, save_sheet
 from .vae import encode, to_float
 
 RATE = 4e-4
-POOLED = 0.5  # share of the steps after which all keys and values are read
-NOISY = 0.55  # below 1, more of the large pictures are very noisy: what is drawn where is decided there, and learnt last
+POOLED = 0.5  # after this share of the steps all keys and values are read
+NOISY = 0.55  # below 1, more noise at full resolution: high noise decides the layout, which is learnt last
 SHEET = ("a noto apple", "a flat cat", "a 3d house", "a noto dog", "a flat rocket", "a 3d penguin", "a noto car", "a flat tulip",
          "a 3d donut", "a noto mushroom", "a flat fox", "a cactus")  # fmt: skip
 
@@ -54,7 +54,7 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def new_scheduler() -> DDIMScheduler:
-    """The schedule of training and sampling."""
+    """The noise schedule of training and sampling."""
     return DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
         prediction_type="v_prediction",
@@ -66,7 +66,7 @@ def new_scheduler() -> DDIMScheduler:
 
 
 class Denoiser(L.LightningModule):
-    """What is trained, its mean weights, and the pictures it learns from."""
+    """The trained modules, their mean weights, and the training images."""
 
     def __init__(self, folder: Path, steps: int, small_steps: int, rate: float = RATE) -> None:
         super().__init__()
@@ -79,11 +79,11 @@ class Denoiser(L.LightningModule):
         emoji, words, held_out = data.load(folder), data.concepts(trained=True), data.held_out()
         seen = [i for i, name in enumerate(emoji.names) if name[0] in words and name not in held_out]
         self.names = [(words[emoji.names[i][0]], emoji.names[i][1]) for i in seen]
-        pictures = to_float(emoji.images[torch.tensor(seen)])
-        self.latents = {32: encode(self.vae, pictures), 16: encode(self.vae, F.avg_pool2d(pictures, 2))}
+        images = to_float(emoji.images[torch.tensor(seen)])
+        self.latents = {32: encode(self.vae, images), 16: encode(self.vae, F.avg_pool2d(images, 2))}
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        """One batch, drawn from the number of the step."""
+        """One batch, drawn with the number of the step as seed."""
         draw = torch.Generator().manual_seed(self.global_step)
         small = self.global_step < self.small_steps
         latents, size = (self.latents[16], 16) if small else (self.latents[32], 8)
@@ -104,16 +104,16 @@ class Denoiser(L.LightningModule):
             v = unet(noisy, time, states).sample
         return F.mse_loss(v.float(), self.scheduler.get_velocity(x, noise, time))
 
-    def optimizer_step(self, *given: Any, **named: Any) -> None:  # noqa: ANN401
-        """Update the mean weights too, before a checkpoint is kept."""
-        super().optimizer_step(*given, **named)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Also update the mean weights, before a checkpoint is written."""
+        super().optimizer_step(*args, **kwargs)
         self.ema.update(self.model)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Now and then draw the sheet."""
+        """Draw the sheet every 500 steps."""
         if self.global_step % 500 == 0:
             side = data.SIZE // 2 if self.global_step <= self.small_steps else data.SIZE
-            drawn = self.pipeline()(
+            output = self.pipeline()(
                 list(SHEET),
                 num_inference_steps=15,
                 guidance_scale=2.0,
@@ -123,9 +123,9 @@ class Denoiser(L.LightningModule):
                 output_type="pt",
                 return_dict=False,
             )
-            pictures = drawn[0]
-            assert isinstance(pictures, Tensor)
-            save_sheet(pictures * 2 - 1, self.folder / f"sheet-{self.global_step:06d}.png", columns=6)
+            images = output[0]
+            assert isinstance(images, Tensor)
+            save_sheet(images * 2 - 1, self.folder / f"sheet-{self.global_step:06d}.png", columns=6)
 
     def pipeline(self) -> StableDiffusionPipeline:
         """The model with its mean weights, as users load it."""
@@ -143,7 +143,7 @@ class Denoiser(L.LightningModule):
         return pipe
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW; the rate warms up over 300 steps and falls in a line to a fiftieth at the end."""
+        """AdamW; the rate warms up over 300 steps and decays linearly to a fiftieth."""
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.rate, betas=(0.9, 0.99), weight_decay=1e-3)
 
         def rate(step: int) -> float:
@@ -154,20 +154,20 @@ class Denoiser(L.LightningModule):
 
 
 def load_weights(model: nn.ModuleDict, source: Path) -> None:
-    """Give a U-Net and a text encoder the weights of a pipeline folder, such as the one that the package ships."""
+    """Load the weights of a pipeline folder, such as the one that the package ships, into a U-Net and a text encoder."""
     model["unet"].load_state_dict(load_file(source / "unet" / "diffusion_pytorch_model.safetensors"))
     model["text_encoder"].load_state_dict(CLIPTextModel.from_pretrained(source / "text_encoder").state_dict())
 
 
 def train(folder: Path, steps: int, small_steps: int, rate: float = RATE, source: Path | None = None) -> None:
-    """Train up to ``steps`` batches, the first ``small_steps`` of them at half the side, resuming from ``folder``.
+    """Train up to ``steps`` batches, the first ``small_steps`` of them at half the resolution, resuming from ``folder``.
 
     Args:
         folder: work folder of all stages.
-        steps: in all.
-        small_steps: at half the side.
-        rate: the largest learning rate.
-        source: a pipeline folder to begin with, its autoencoder too, where ``folder`` has none; its optimizer starts anew.
+        steps: in total.
+        small_steps: at half the resolution.
+        rate: the peak learning rate.
+        source: a pipeline folder to start from, with its autoencoder if ``folder`` has none; the optimizer starts fresh.
     """
     L.seed_everything(0)
     if source is not None and not (folder / "vae").exists():

@@ -1,4 +1,4 @@
-"""Stage ``export``: the trained parts as an ordinary pipeline folder in fp16."""
+"""Stage ``export``: the trained modules as an ordinary pipeline folder in fp16."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ MODEL = Path(__file__).parent / "emoji"
 
 
 def export(folder: Path) -> Path:
-    """Write the mean weights of ``folder``'s last checkpoint to the model folder that the package ships; returns it.
+    """Write the mean weights of ``folder``'s last checkpoint to the model folder of the package; returns it.
 
     Raises:
         FileNotFoundError: the denoiser was never trained in ``folder``.

@@ -1,4 +1,4 @@
-"""Can the embedded model tell strategies apart? The study ``instrument``, and what its rows say."""
+"""Can the embedded model distinguish strategies? Runs the study ``instrument`` and evaluates its rows."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,19 +16,19 @@ RATIOS = (0.1, 0.25, 0.5, 0.75)
 
 
 def instrument(out: Path) -> dict[str, Any]:
-    """Run the study ``instrument`` in ``out`` and measure it with :func:`sensitivity`."""
+    """Run the study ``instrument`` in ``out`` and evaluate it with :func:`sensitivity`."""
     study = replace(load_study("instrument"), out=str(out))
     if run(study, ["run", "instrument", f"out={out}"]):
-        raise RuntimeError(f"the study instrument is not complete in {out}")
+        raise RuntimeError(f"the study instrument in {out} is incomplete")
     return sensitivity(RunFolder(out).rows().values())
 
 
 def sensitivity(rows: Iterable[Row]) -> dict[str, Any]:
     """Whether the feature distance grows with ToMeSD's ratio, and how small a change of it these prompts can detect.
 
-    Detectable changes are shares of the step from r = 0.25 to 0.5: of its logarithm ("by ratio", as studies compare the distance)
-    and of the plain distance ("by difference"). The noise is the spread over the prompts of the step itself ("step"), or that of
-    two settings of one ratio that differ only in the seed of their merging, which is the noise of a small change.
+    Detectable changes are given as shares of the step from r = 0.25 to 0.5: of its logarithm ("by ratio", as studies compare the
+    distance) and of the plain distance ("by difference"). The noise is the spread over prompts of the step itself ("step"), or of
+    the difference between two merging seeds at one ratio, which is the noise of a small change.
     """
     cells = by_cell(rows)
     found = {(ratio, seed): cells[f"ratio={ratio}, seed={seed}"] for ratio in RATIOS for seed in (0, 1)}

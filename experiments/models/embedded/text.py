@@ -1,4 +1,4 @@
-"""Captions, and the small CLIP-type tokenizer and text encoder that read them."""
+"""Captions, and the small CLIP-type tokenizer and text encoder for them."""
 
 import re
 from collections import Counter
@@ -24,7 +24,7 @@ def caption(word: str, style: str | None = None) -> str:
 
 
 def new_tokenizer() -> CLIPTokenizer:
-    """A byte-level BPE in CLIP's form whose merges make one token of every word of the captions; other words fall apart."""
+    """A byte-level BPE like CLIP's that has one token for every word of the captions; other words are split."""
     words = {part for word in data.concepts().values() for part in word.split()} | {*data.STYLES, "a", "an"}
     merges = bpe_merges(re.findall("[a-z]+", " ".join(sorted(words))))
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -35,7 +35,7 @@ def new_tokenizer() -> CLIPTokenizer:
 def bpe_merges(words: list[str]) -> list[tuple[str, str]]:
     """Merge the most frequent neighbours until every word is one token. Sennrich et al. (2016), arXiv 1508.07909.
 
-    Written out since the trainer of ``tokenizers`` 0.22 breaks ties by hash order: other ids at every start.
+    Reimplemented because the trainer of ``tokenizers`` 0.22 breaks ties by hash order, so that ids differ from run to run.
     """
     split = [[*word[:-1], word[-1] + END] for word in words]
     merges = []

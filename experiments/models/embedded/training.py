@@ -1,4 +1,4 @@
-"""What both trained stages share: an exponential mean of weights, a resumable Lightning run, its log, a sheet of pictures."""
+"""Shared by both training stages: an exponential mean of weights, a resumable Lightning run, its log, a sheet of images."""
 
 import copy
 import csv
@@ -37,10 +37,10 @@ class Ema(nn.Module, Generic[Model]):
 
 
 class LossLog(Callback):
-    """One CSV over all resumed parts of a training: the mean loss since the last row, and the learning rate.
+    """One CSV for a training run and its resumptions: the mean loss since the last row, and the learning rate.
 
     Args:
-        path: the file; rows beyond the step at which a training resumes are dropped.
+        path: the file; on resume, rows beyond the current step are dropped.
         every: steps between rows.
     """
 
@@ -49,7 +49,7 @@ class LossLog(Callback):
         self.losses: list[float] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep what was learnt until here."""
+        """Keep the rows up to the current step."""
         rows = list(csv.reader(self.path.open(newline=""))) if self.path.exists() else []
         kept = [row for row in rows[1:] if int(row[0]) <= trainer.global_step]
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ class LossLog(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
-        """Add a row now and then."""
+        """Add a row every few steps."""
         assert isinstance(outputs, Mapping)
         self.losses.append(float(outputs["loss"]))
         if trainer.global_step % self.every == 0:
@@ -70,7 +70,7 @@ class LossLog(Callback):
 
 
 def precision() -> Literal["bf16-mixed", "32-true"]:
-    """bf16 autocast where the processor computes in it, which is three times faster there and half as fast elsewhere."""
+    """bf16 autocast where the hardware supports it: three times as fast there, half as fast elsewhere."""
     fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if fast else "32-true"
 
@@ -92,12 +92,12 @@ def fit(module: L.LightningModule, loader: DataLoader, steps: int, folder: Path,
     trainer.fit(module, loader, ckpt_path=last if last.exists() else None, weights_only=True)
 
 
-def save_sheet(pictures: Tensor, path: Path, columns: int) -> None:
-    """Write (n, 3, H, W) pictures in [-1, 1] as one grid."""
-    n, _, h, w = pictures.shape
+def save_sheet(images: Tensor, path: Path, columns: int) -> None:
+    """Write (n, 3, H, W) images in [-1, 1] as one grid."""
+    n, _, h, w = images.shape
     rows = -(-n // columns)
     sheet = torch.full((3, rows * h, columns * w), 255, dtype=torch.uint8)
-    for k, picture in enumerate(((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)):
+    for k, image in enumerate(((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)):
         y, x = k // columns * h, k % columns * w
-        sheet[:, y : y + h, x : x + w] = picture
+        sheet[:, y : y + h, x : x + w] = image
     Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy()).save(path)

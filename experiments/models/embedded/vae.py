@@ -18,12 +18,12 @@ from torch.utils.data import DataLoader
 from . import data
 from .training import Ema, fit, save_sheet
 
-HELD_OUT_PICTURES = 100
+HELD_OUT = 100
 BATCH = 16
 
 
 def new_vae() -> AutoencoderKL:
-    """(B, 3, 64, 64) pictures in [-1, 1] to (B, 4, 32, 32) latents."""
+    """(B, 3, 64, 64) images in [-1, 1] to (B, 4, 32, 32) latents."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -41,9 +41,9 @@ class Autoencoder(L.LightningModule):
     """L1 + MSE + a little KL, with an exponential mean of the weights.
 
     Args:
-        seen: (n, 3, 64, 64) uint8 pictures to learn.
-        show: as many others as should be drawn beside their reconstructions now and then.
-        folder: where that sheet goes.
+        seen: (n, 3, 64, 64) uint8 images to learn.
+        show: images to draw with their reconstructions every 250 steps.
+        folder: of that sheet.
     """
 
     def __init__(self, seen: Tensor, show: Tensor, folder: Path) -> None:
@@ -53,7 +53,7 @@ class Autoencoder(L.LightningModule):
         self.seen, self.show, self.folder = seen, show, folder
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        """16 pictures, flipped at random; drawn from the number of the step."""
+        """16 images, flipped at random; drawn with the number of the step as seed."""
         draw = torch.Generator().manual_seed(self.global_step)
         x = to_float(self.seen[torch.randint(len(self.seen), (BATCH,), generator=draw)])
         x = torch.where(torch.rand(BATCH, 1, 1, 1, generator=draw) < 0.5, x.flip(-1), x)
@@ -61,20 +61,20 @@ class Autoencoder(L.LightningModule):
         y = self.vae.decode(posterior.sample(draw), return_dict=False)[0].float()
         return (y - x).abs().mean() + 4 * F.mse_loss(y, x) + 1e-5 * posterior.kl().float().mean() / x[0].numel()
 
-    def optimizer_step(self, *given: Any, **named: Any) -> None:  # noqa: ANN401
-        """Update the mean weights too, before a checkpoint is kept."""
-        super().optimizer_step(*given, **named)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Also update the mean weights, before a checkpoint is written."""
+        super().optimizer_step(*args, **kwargs)
         self.ema.update(self.vae)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Now and then write pictures beside their reconstructions."""
+        """Draw images with their reconstructions."""
         if self.global_step % 250 == 0:
             x = to_float(self.show)
             y = reconstruct(self.ema.model, x)
             save_sheet(torch.stack([x[:24], y[:24]], 1).flatten(0, 1), self.folder / "vae.png", columns=12)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam, its rate falling to a hundredth along a cosine."""
+        """AdamW with a one-cycle schedule."""
         optimizer = torch.optim.AdamW(self.vae.parameters(), lr=1e-3, weight_decay=0.0)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps, pct_start=0.05)
@@ -86,18 +86,18 @@ def train(folder: Path, steps: int) -> Path:
     L.seed_everything(0)
     images = data.load(folder).images
     order, held = _order(images), held_out(images)
-    module = Autoencoder(images[order[HELD_OUT_PICTURES:]], held, folder)
+    module = Autoencoder(images[order[HELD_OUT:]], held, folder)
     fit(module, DataLoader(torch.arange(steps)), steps, folder, "vae")
     vae = normalised(module.ema.model, to_float(images[order[:1000]]))
     x = to_float(held)
-    print(f"PSNR on {len(held)} held-out pictures: {psnr(x, reconstruct(vae, x)):.2f} dB")
+    print(f"PSNR on {len(held)} held-out images: {psnr(x, reconstruct(vae, x)):.2f} dB")
     vae.save_pretrained(folder / "vae", safe_serialization=True)
     return folder / "vae"
 
 
 def held_out(images: Tensor) -> Tensor:
-    """The 100 pictures that training never sees."""
-    return images[_order(images)[:HELD_OUT_PICTURES]]
+    """The 100 images that training never sees."""
+    return images[_order(images)[:HELD_OUT]]
 
 
 def _order(images: Tensor) -> Tensor:
@@ -106,11 +106,11 @@ def _order(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def normalised(vae: AutoencoderKL, x: Tensor) -> AutoencoderKL:
-    """The same autoencoder with latents of mean 0 and deviation 1 in every channel, folded into its 1x1 convolutions.
+    """The same autoencoder with latents of mean 0 and standard deviation 1 per channel, folded into its 1x1 convolutions.
 
     Args:
-        vae: what was trained.
-        x: (n, 3, H, W) pictures that the moments are taken from.
+        vae: as trained.
+        x: (n, 3, H, W) images that the moments are computed on.
     """
     vae = copy.deepcopy(vae)
     latents = encode(vae, x)
@@ -134,12 +134,12 @@ def encode(vae: AutoencoderKL, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, x: Tensor) -> Tensor:
-    """Pictures through the autoencoder, in [-1, 1]."""
+    """Reconstructed images, in [-1, 1]."""
     return torch.cat([vae.decode(encode(vae, part), return_dict=False)[0] for part in x.split(64)]).clamp(-1, 1)
 
 
 def psnr(x: Tensor, y: Tensor) -> float:
-    """Mean over pictures of the peak signal-to-noise ratio in dB, for values in [-1, 1]."""
+    """Mean over images of the peak signal-to-noise ratio in dB, for values in [-1, 1]."""
     return float((10 * torch.log10(4 / (x - y).square().mean((1, 2, 3)))).mean())
 
 
