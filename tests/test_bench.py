@@ -326,7 +326,7 @@ BAD = {
     "strategy": ("strategies=[retmo]", "retom"),
     "setting": ("strategies=[{name: retom, windw: 3}]", "window"),
     "nameless": ("strategies=[{window: 3}]", "name"),
-    "twice": ("strategies=[retom, retom]", "twice"),
+    "twice": ("strategies=[retom, retom]", "'retom' is listed twice"),
     "none": ("strategies=[]", "strategies"),
     "axes": ("strategies=[{name: retom, window: [2, 2, 2]}]", "axes"),
 }

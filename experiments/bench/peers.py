@@ -22,7 +22,7 @@ STRIDE = 2  # of tomesd's destinations, its default
 
 @dataclass(frozen=True)
 class Moves:
-    """What a site's hooks ask of a plan, by functions.
+    """A plan for a site's hooks, made of functions.
 
     Args:
         num_tokens: N.
@@ -51,7 +51,7 @@ Choose = Callable[[Tensor], Moves]
 
 @contextmanager
 def hooked(model: nn.Module, roles: Sequence[str], levels: int, choose: Choose) -> Iterator[Callable[[], tuple[int, int]]]:
-    """Merge by functions, without a session; yields a function that tells tokens before and after, over all sites and roles."""
+    """Merge by functions, without a session; yields a function that returns tokens before and after, over all sites and roles."""
     counted: list[tuple[int, int]] = []
     shared, own = any(role != "key_value" for role in roles), "key_value" in roles
 
