@@ -50,5 +50,5 @@ def test_a_metric_of_another_task_is_refused_in_one_line(monkeypatch):
 
     monkeypatch.setitem(MODELS, "hum", Model(MODELS["emoji"].folder, Sound()))
     assert task_of("hum").name == "sound"
-    with pytest.raises(ValueError, match="^metrics: expected a metric for sound, got 'ssim'; possible: none$"):
+    with pytest.raises(ValueError, match=r"^metrics: expected a metric for sound, got 'ssim'; possible: none$"):
         build({"model": "hum", "metrics": ["ssim"]})

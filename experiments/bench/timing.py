@@ -43,7 +43,7 @@ def count(subject: Subject, variant: Variant) -> Counts:
         for moment, timestep in _moments(variant):
             counter = Operations(subject.model)
             with counter.counting():
-                if device == "meta":  # its attention holds all weights at once, as on no real device
+                if device == "meta":  # where attention holds all weights at once, unlike on any real device
                     subject.call(timestep)
                 else:
                     peaks.append(peak_bytes(lambda timestep=timestep: subject.call(timestep), device))

@@ -44,14 +44,17 @@ def _check_spec(key: str, spec: Any, method: str) -> None:  # noqa: ANN401
 
 
 def draws(study: Study, specs: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The values of one cell after another: every combination of a grid, or draws at random, the same every time."""
+    """The values of one cell after another: every combination of a grid, or different random draws, the same every time."""
     if study.sweep_method == "grid":
         lists = [spec["values"] if "values" in spec else [spec["value"]] for spec in specs.values()]
         yield from (dict(zip(specs, values, strict=True)) for values in itertools.product(*lists))
         return
-    draw = random.Random(0)
+    draw, seen = random.Random(0), set()
     for _ in range(DRAWS):
-        yield {key: _draw(spec, draw) for key, spec in specs.items()}
+        values = {key: _draw(spec, draw) for key, spec in specs.items()}
+        if repr(values) not in seen:  # building and checking a cell takes far longer than drawing its values
+            seen.add(repr(values))
+            yield values
 
 
 def _draw(spec: dict[str, Any], draw: random.Random) -> Any:  # noqa: ANN401
