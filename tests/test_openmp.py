@@ -64,4 +64,6 @@ def test_it_is_set_before_torch_is_imported(start):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_sets_it_first(path):
     codes = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    assert "limit_spinning()" in codes[0] and "torch" not in codes[0].replace("before torch is imported", "")
+    imports = [line for line in codes[0].splitlines() if line.startswith(("import ", "from "))]
+    assert imports == ["from mergekit_diff.experiments.openmp import limit_spinning"]
+    assert "\nlimit_spinning()" in codes[0]
