@@ -1,4 +1,4 @@
-"""Where in the denoising a call of the denoiser stands: which image, step, call within the step, and progress."""
+"""Where in the denoising the current call of the denoiser is: image, step, call within the step, and progress."""
 
 from itertools import pairwise
 from typing import Any
@@ -11,11 +11,11 @@ TRAIN_TIMESTEPS = 1000
 class Clock:
     """Counts images and steps from the timesteps that a denoiser is called with.
 
-    With a scheduler, a new image is a new ``scheduler.timesteps`` object. For a bare denoiser it is a timestep that rises, or
-    that repeats beyond the calls a step that were seen so far. Equal timesteps in a row are one step.
+    With a scheduler, a new image begins when ``scheduler.timesteps`` is a new object. For a bare denoiser it begins when the
+    timestep rises, or repeats more often than the most calls per step seen so far. Equal timesteps in a row are one step.
 
     Args:
-        pipe: a diffusers pipeline, whose scheduler may be exchanged at any time, or None.
+        pipe: a diffusers pipeline, whose scheduler may be replaced at any time, or None.
     """
 
     def __init__(self, pipe: Any | None) -> None:  # noqa: ANN401
@@ -27,12 +27,12 @@ class Clock:
         self.start_image()
 
     def start_image(self) -> None:
-        """Whatever comes next belongs to a new image."""
+        """The next call belongs to a new image."""
         self.image += 1
         self.step, self.call, self._last = -1, 0, None
 
     def tick(self, timestep: Any) -> None:  # noqa: ANN401
-        """The denoiser is called with ``timestep``, a number or a tensor."""
+        """Record that the denoiser is called with ``timestep``, a number or a tensor."""
         t = float(timestep.flatten()[0] if isinstance(timestep, torch.Tensor) else timestep)
         if self._last is not None and self._is_new_image(t):
             self.start_image()
@@ -48,20 +48,20 @@ class Clock:
 
     @property
     def timestep(self) -> float:
-        """The timestep of the newest call."""
+        """The timestep of the latest call."""
         return 0.0 if self._last is None else self._last
 
     @property
     def num_steps(self) -> int | None:
-        """Steps of this image from its first one on; None without a scheduler."""
+        """Number of steps of this image; None without a scheduler."""
         return self._course[2]
 
     @property
     def progress(self) -> float:
         """0 at the first timestep seen, 1 at the last of the schedule."""
         first, last, _ = self._course
-        share = (first - self.timestep) / (first - last) if first != last else 0.0
-        return min(1.0, max(0.0, share))
+        fraction = (first - self.timestep) / (first - last) if first != last else 0.0
+        return min(1.0, max(0.0, fraction))
 
     @property
     def _scheduler(self) -> Any | None:  # noqa: ANN401

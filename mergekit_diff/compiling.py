@@ -1,4 +1,4 @@
-"""A denoiser that is compiled while a session lasts: the graphs between its hooks, and what they must know before they run."""
+"""A denoiser that is compiled for the duration of a session."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
@@ -18,13 +18,13 @@ Visits = list[tuple[Place, Tokens]]
 class Compiled:
     """A model whose ``forward`` is compiled until it is put back.
 
-    Graphs hold tensors alone, so the plans that are due are settled before each call; which places that concerns is learnt from
-    the first call with inputs of new shapes, which runs as it is.
+    A graph works on tensors alone, so which plans are due is settled before each call. The places where plans are needed are
+    learned from the first call with inputs of new shapes, which runs eagerly.
 
     Args:
         model: the denoiser.
-        is_eager: whether the call that has begun must run as it is.
-        options: of ``torch.compile``; ``fullgraph=True`` and ``dynamic=False`` unless they are given.
+        is_eager: whether the current call must run eagerly.
+        options: of ``torch.compile``; by default ``fullgraph=True`` and ``dynamic=False``.
     """
 
     def __init__(self, model: nn.Module, is_eager: Callable[[], bool], options: Mapping[str, Any]) -> None:
@@ -43,20 +43,20 @@ class Compiled:
         model.forward = forward
 
     def visits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Visits:
-        """The places that a call with such inputs comes to; none before the first one."""
+        """The places that a call with inputs of these shapes reaches; none before the first one."""
         return self._visits.get(_shapes(args, kwargs), [])
 
     def learn(self, args: tuple[Any, ...], kwargs: dict[str, Any], calls: Iterable[Call]) -> None:
-        """Remember where a call came to."""
+        """Remember which places a call reached."""
         self._visits[_shapes(args, kwargs)] = [(call.place, call.tokens) for call in calls]
 
     def put_back(self) -> None:
-        """The model's ``forward`` is again what it was, also one that somebody else had put there."""
+        """Restore the model's ``forward``, also if other code had replaced it before."""
         del self._model.forward
         if self._own is not None:
             self._model.forward = self._own
 
 
 def _shapes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """What of a call decides which tokens go where."""
+    """What of a call's arguments decides which plans it needs."""
     return tuple((t.shape, t.dtype, t.device) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))

@@ -12,19 +12,19 @@ from .registry import Part
 
 @dataclass(frozen=True)
 class LayerContext:
-    """Where and when a plan is made.
+    """Where in the network and when in the denoising a plan is made.
 
     Args:
         site: name of the transformer block in its model.
-        role: "self_attention", "key_value", "cross_attention" or "feed_forward"; where several share a plan, the first of them.
+        role: "self_attention", "key_value", "cross_attention" or "feed_forward"; where several share a plan, the first of these.
         stage: "down", "mid" or "up" of a U-Net, else None.
-        depth: how many sites come before this one, in [0, num_sites).
-        num_sites: sites of the session.
+        depth: number of sites before this one, in [0, num_sites).
+        num_sites: number of sites in the session.
         grid: the tokens' layout; ``prod(grid) == N``.
         level: 0 for the finest grid that has attention in this model, 1 for the next.
-        step: denoising steps of this image before this one.
-        num_steps: denoising steps of this image, None where no scheduler tells.
-        timestep: the diffusion timestep, as the denoiser was given it.
+        step: number of denoising steps of this image before this one.
+        num_steps: number of denoising steps of this image; None without a scheduler.
+        timestep: the diffusion timestep that the denoiser was called with.
         progress: 0 at the first timestep of the image, 1 at the last.
         noise: (N,) uniform in [0, 1), from (seed, step, site); the same for every row of the batch.
     """
@@ -55,7 +55,7 @@ class Defaults:
 
 
 class MergeStrategy(Part):
-    """Chooses, from a block's input, which tokens merge. Holds no state: the session keeps plans and draws noise."""
+    """Chooses, from a block's input, which tokens merge. It holds no state: the session keeps plans and draws noise."""
 
     kind = "strategy"
     roles: ClassVar[tuple[str, ...]] = ("self_attention",)
@@ -79,17 +79,17 @@ class MergeStrategy(Part):
 
 
 class SimilarityMetric(Part):
-    """How alike tokens are: larger is more alike."""
+    """How similar tokens are: larger is more similar."""
 
     kind = "metric"
 
     @abstractmethod
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Every token of ``a`` with every token of ``b``: (..., N, C) and (..., M, C) to (..., N, M)."""
+        """Compare every token of ``a`` with every token of ``b``: (..., N, C) and (..., M, C) to (..., N, M)."""
 
 
 class RatioSchedule(Part):
-    """The merge ratio asked for, by where and when."""
+    """The merge ratio to ask for, by place and time."""
 
     kind = "ratio"
 
@@ -105,7 +105,7 @@ class RatioSchedule(Part):
 
 
 class WindowSchedule(Part):
-    """The windows inside which tokens may merge, by where and when."""
+    """The windows inside which tokens may merge, by place and time."""
 
     kind = "window"
 
@@ -120,5 +120,5 @@ class WindowSchedule(Part):
         """The window's size along every axis of the grid, each at least 1."""
 
     def offset(self, ctx: LayerContext) -> tuple[int, ...]:
-        """How far the first windows are shifted out of the grid along every axis; none here."""
+        """How far the first windows are shifted out of the grid along every axis; 0 unless a schedule says otherwise."""
         return (0,) * len(ctx.grid)

@@ -1,4 +1,4 @@
-"""Whether merging pays at a site: what it saves against what the plan and the moving cost, from the speed of the device."""
+"""Whether merging pays at a site: the time that it saves against what planning and moving tokens cost, on this device."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -15,9 +15,7 @@ from .sources import library, sources
 from .speed import seconds_of_plan, speed
 
 MARGIN = 1.1
-"""A site merges only if it saves this many times what it costs: the estimate is good to some 10%, and where saving and cost
-are about equal, merging would change the image for nothing."""
-
+"""A site merges only if it saves this many times what it costs, so that a small error of the estimate makes nothing slower."""
 
 Decision = Mapping[str, Any]
 """``merges``, whether the site does, and ``saves_ms`` and ``costs_ms``, the estimate behind it; JSON can hold it."""
@@ -103,7 +101,7 @@ def _code(strategy: MergeStrategy) -> str:
 
 
 def _saved(place: Place, role: str, plan: Plan, x: Tensor, linear: float, attention: float) -> float:
-    """Seconds that one layer takes less: its linear maps run over fewer tokens, its attention over fewer pairs."""
+    """Seconds that merging saves in one layer: linear maps run over fewer tokens, attention over fewer pairs."""
     site = place.site
     module = site.roles["self_attention" if role == "key_value" else role]
     batch, n, width = x.shape

@@ -1,4 +1,4 @@
-"""The hooks of one site: plan before the block, merge before a submodule, unmerge after it; torch's own, no class replaced."""
+"""The hooks of one site, torch's own: plan before the block, merge before a submodule, unmerge after it."""
 
 import inspect
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def first_name(module: nn.Module) -> str:
 
 
 def argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:  # noqa: ANN401
-    """An argument that was passed by position or by keyword; None if it was not."""
+    """An argument, whether it was passed by position or by keyword; None if it was not passed."""
     return args[position] if len(args) > position else kwargs.get(name)
 
 
@@ -29,8 +29,8 @@ class SiteHooks:
     Args:
         site: where.
         roles: which of its roles.
-        choose: called with the block's (B, N, C) input; returns the plan of the roles that share one and that of "key_value",
-            None where nothing is merged.
+        choose: called with the block's (B, N, C) input; returns the plan that all roles but "key_value" share, and that of
+            "key_value"; None where nothing is merged.
         proportional: whether the logarithms of the keys' group sizes are added to the scores of self-attention.
     """
 
@@ -46,7 +46,7 @@ class SiteHooks:
         self.key_value: Plan | None = None
 
     def attach(self) -> list[RemovableHandle]:
-        """Register the hooks; the handles take them away again."""
+        """Register the hooks; the handles remove them."""
         names = {role: first_name(module) for role, module in self.site.roles.items()}
         name = first_name(self.site.block)
 
@@ -88,14 +88,14 @@ class SiteHooks:
         return [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
 
     def _check(self, role: str, name: str, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuse arguments that run over the tokens and would no longer fit them."""
+        """Refuse arguments with a value per token, which no longer fit merged tokens."""
         plan = self.plan or self.key_value
         assert plan is not None
         where = f"{self.site.name} {role}"
         others = kwargs.get(self.site.key_value) if role == "cross_attention" else None
         words = others.shape[1] if isinstance(others, Tensor) else -1
         if x.shape[1] != plan.num_tokens:
-            raise ValueError(f"{where}: called with {x.shape[1]} of {plan.num_tokens} tokens; chunked calls cannot be merged")
+            raise ValueError(f"{where}: expected {plan.num_tokens} tokens, got {x.shape[1]}; chunked calls cannot be merged")
         for key, value in [*((f"argument {i}", a) for i, a in enumerate(args[1:], 1)), *kwargs.items()]:
             if value is None or key == name or key in self.site.passes:
                 continue
@@ -103,4 +103,4 @@ class SiteHooks:
             if per_token or key in self.site.refuses:
                 raise ValueError(f"{where}: '{key}' has a value for every token, which this site cannot merge; leave it out")
         if self.key_value is not None and role == "self_attention" and kwargs.get(self.site.key_value) is not None:
-            raise ValueError(f"{where}: '{self.site.key_value}' is given already, so its keys are not the block's own tokens")
+            raise ValueError(f"{where}: expected no '{self.site.key_value}', since key_value merges the block's own tokens")

@@ -1,4 +1,4 @@
-"""What became of every call of a site, entered once the denoiser has returned: numbers and notes for the report."""
+"""What happened in every call of a site, recorded once the denoiser has returned: numbers and notes for the report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .sites import Site
 
 @dataclass(frozen=True)
 class Place:
-    """One plan of one site, and the roles that share it; ``depth`` sites come before."""
+    """A site and the roles in it that share a plan; ``depth`` is the number of sites before it."""
 
     site: Site
     roles: tuple[str, ...]
@@ -21,7 +21,7 @@ class Place:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Name and roles."""
+        """Site name and roles."""
         return self.site.name, *self.roles
 
 
@@ -30,12 +30,12 @@ class Call:
     """A place in one call of the denoiser.
 
     Args:
-        place: which.
+        place: where.
         ctx: where and when, without noise.
-        tokens: what it is given.
-        turn: the plan that holds or is due.
+        tokens: layout of the block's input.
+        turn: the plan in use, or the one that is due.
         made: whether the plan is made in this call.
-        runs: how often the block ran in it.
+        runs: how often the block ran in this call.
     """
 
     place: Place
@@ -50,9 +50,9 @@ class Ledger:
     """The tallies of a session.
 
     Args:
-        strategy: asked for the ratio that it wants.
-        sites: all of the model's.
-        roles: of the session.
+        strategy: its schedules give the ratio asked for.
+        sites: all sites of the model.
+        roles: those of the session.
     """
 
     def __init__(self, strategy: MergeStrategy, sites: Sequence[Site], roles: Sequence[str]) -> None:
@@ -61,11 +61,11 @@ class Ledger:
         self._tallies = {(s.name, role): Tally(s, role) for s in sites for role in roles}
 
     def report(self) -> MergeReport:
-        """As the session's."""
+        """The table for :meth:`MergeSession.report`."""
         return MergeReport(list(self._tallies.values()))
 
     def enter(self, call: Call) -> None:
-        """Count one call; one in which the block did not run, or failed to plan, counts nothing."""
+        """Count one call, unless the block did not run or failed to plan."""
         if call.runs == 0:
             return
         plan, grid, before = call.turn.plan, call.tokens.grid, call.tokens.number
@@ -84,7 +84,7 @@ class Ledger:
                 self.newest[call.place.site.name, role] = (plan, grid)
 
     def note_left_out(self, merged: set[str], levels: int | None) -> None:
-        """Say of the sites that are not in ``merged``, and of roles that a block does not have, why nothing happens there."""
+        """Note why nothing happens at the sites that are not in ``merged``, and in roles that a block does not have."""
         for (name, role), tally in self._tallies.items():
             if name not in merged:
                 tally.notes[f"level {tally.site.level} is left out (levels={levels})"] = None

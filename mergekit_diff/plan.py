@@ -34,18 +34,18 @@ class Plan(Protocol):
         ...
 
     def select(self, x: Tensor, /) -> Tensor:
-        """The rows of the tokens that stand for the groups, such as their positions, never an average: (B, N, C) to (B, M, C)."""
+        """The rows of the representatives, such as their positions, never an average: (B, N, C) to (B, M, C)."""
         ...
 
     @property
     def sizes(self) -> Tensor:
-        """(B, M) how many tokens each merged one stands for; B may be 1."""
+        """(B, M) number of tokens in every group; B may be 1."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class MergePlan:
-    """A partition of N tokens into M groups, each with a token that stands for it.
+    """A partition of N tokens into M groups, each with a token that represents it.
 
     Laws: ``assign[rep] == arange(M)``; ``merge(unmerge(y))`` is ``y``; the plain mean keeps the sum of the tokens, weighted by
     group size. All tensors share B; B may be 1, and the plan then serves every row of a batch. Two plans are equal if they are
@@ -53,12 +53,20 @@ class MergePlan:
 
     Args:
         assign: (B, N) int64, the group of every token, in [0, M).
-        rep: (B, M) int64, the token that stands for every group.
+        rep: (B, M) int64, the token that represents every group.
         weight: (B, N) weight of every token in its group's mean, summing to 1 in each group; None is the plain mean.
         reduction: how the tokens of a group become one.
 
     Raises:
         ValueError: the tensors' shapes do not fit together.
+
+    >>> plan = MergePlan(assign=torch.tensor([[0, 0, 1, 0]]), rep=torch.tensor([[0, 2]]))
+    >>> x = torch.tensor([[[1.0], [2.0], [5.0], [3.0]]])
+    >>> y = plan.merge(x)
+    >>> y.flatten(), plan.unmerge(y).flatten()
+    (tensor([2., 5.]), tensor([2., 2., 5., 2.]))
+    >>> plan.select(x).flatten(), plan.sizes, plan.granted
+    (tensor([1., 5.]), tensor([[3., 1.]]), 0.5)
     """
 
     assign: Tensor
@@ -75,13 +83,17 @@ class MergePlan:
     def from_target(
         cls, target: Tensor, num_groups: int, weight: Tensor | None = None, reduction: Reduction = MEAN
     ) -> "MergePlan":
-        """The plan in which every token joins the token that ``target`` names; groups are in the order of their representatives.
+        """The plan in which every token joins its target; groups are in the order of their representatives.
 
         Args:
-            target: (B, N) int64, for every token the token that stands for it; itself if it is kept.
-            num_groups: M, the number of kept tokens, the same in every row (given, so that no device is waited for).
+            target: (B, N) int64, for every token the token that represents it; itself if it is kept.
+            num_groups: M, the number of kept tokens, the same in every row; an argument, since counting waits for the device.
             weight: as in the class.
             reduction: as in the class.
+
+        >>> plan = MergePlan.from_target(torch.tensor([[0, 0, 2, 2]]), num_groups=2)
+        >>> plan.assign, plan.rep
+        (tensor([[0, 0, 1, 1]]), tensor([[0, 2]]))
         """
         batch, n = target.shape
         tokens = torch.arange(n, device=target.device).expand(batch, n)
@@ -111,11 +123,11 @@ class MergePlan:
         return self._ready_for(x).merge(x)
 
     def unmerge(self, y: Tensor, /) -> Tensor:
-        """Every group's row copied to each of its tokens: (B, M, C) to (B, N, C)."""
+        """Copy every group's row to each of its tokens: (B, M, C) to (B, N, C)."""
         return self._ready_for(y).unmerge(y)
 
     def select(self, x: Tensor, /) -> Tensor:
-        """The rows of the tokens that stand for the groups, never an average: (B, N, C) to (B, M, C)."""
+        """The rows of the representatives, never an average: (B, N, C) to (B, M, C)."""
         return self._ready_for(x).select(x)
 
     @property
@@ -131,7 +143,7 @@ class MergePlan:
         return MergePlan(self.assign.repeat(times, 1), self.rep.repeat(times, 1), weight, self.reduction)
 
     def ready(self, batch: int) -> ReadyPlan:
-        """The plan worked out for ``batch`` rows, a multiple of its own B; apply this one if you apply it more than once."""
+        """The plan worked out for ``batch`` rows, a multiple of its own B; worth it if the plan is applied more than once."""
         plan = self.repeat(batch // len(self.assign))
         assign = through_batch(plan.assign, self.num_groups)
         groups, order = assign.sort(stable=True)
@@ -145,11 +157,15 @@ class MergePlan:
 
 
 def top(score: Tensor, count: int) -> Tensor:
-    """Mask of the ``count`` largest along the last axis, exactly that many also where values tie: (..., k) to (..., k) bool."""
+    """Mask of the ``count`` largest along the last axis, exactly that many even if values tie: (..., k) to (..., k) bool.
+
+    >>> top(torch.tensor([3.0, 1.0, 2.0]), 2)
+    tensor([ True, False,  True])
+    """
     chosen = score.topk(count, dim=-1, sorted=False).indices
     return torch.zeros_like(score, dtype=torch.bool).scatter_(-1, chosen, True)
 
 
 def pick(values: Tensor, index: Tensor) -> Tensor:
-    """The elements of the last axis that ``index`` names: (..., k) and (..., j), broadcast, to (..., j)."""
+    """The elements at ``index`` along the last axis: (..., k) and (..., j), broadcast, to (..., j)."""
     return values.gather(-1, index.expand(*values.shape[:-1], index.shape[-1]))

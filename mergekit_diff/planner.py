@@ -1,4 +1,4 @@
-"""Plans of a session: made when they are too old, kept in between, shared where asked."""
+"""The plans of a session: made anew when they are too old, kept in between, shared on request."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ from .sites import Site
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a site is given, before its values are looked at."""
+    """The layout of a block's input; its values do not matter here."""
 
     grid: tuple[int, ...]
     batch: int
@@ -29,23 +29,23 @@ class Tokens:
 
     @classmethod
     def of(cls, x: Tensor, grid: tuple[int, ...]) -> "Tokens":
-        """Those of (B, N, C) tokens on a grid."""
+        """The layout of (B, N, C) tokens on a grid."""
         return cls(grid, x.shape[0], x.shape[1], x.dtype, x.device)
 
 
 @dataclass
 class Turn:
-    """A plan that is due, or one that was made and holds: from what it is made, and all that decides how long it holds.
+    """A plan that is due or in use: what it is made from, and what decides how long it is used. Only the planner writes it.
 
     Args:
-        strategy: chooses; its schedules stand still at what they returned for ``ctx``.
+        strategy: makes the plan; its schedules are replaced by what they returned for ``ctx``.
         ctx: where and when the plan is made, with its noise.
         halves: 2 if the rows are [uncond, cond] and the plan comes from the conditional half alone, else 1.
-        tokens: what the plan is for.
-        image: of which it is.
+        tokens: the layout that the plan is for.
+        image: index of the image that it was made for.
         settings: what the schedules returned.
-        checked: the last step at which it was found to hold.
-        due: whether it is still to be made.
+        checked: the last step at which it was found valid.
+        due: whether it has yet to be made.
         plan: what the strategy chose, for every row of the batch.
         ready: the plan in the form that hooks apply; None where no token merges.
         gate: what a gate decided about it.
@@ -65,18 +65,18 @@ class Turn:
 
 
 class Planner:
-    """Says whose turn it is to be planned, asks the strategy, and keeps the plans.
+    """Decides where a plan is due, asks the strategy for it, and keeps it.
 
-    A plan holds while it is younger than ``refresh`` steps, its image, shape, batch, dtype and device are the same, and the
-    strategy's schedules return what it was made with. Whether it does is settled by :meth:`turn`, from numbers; :meth:`plan`
-    then computes with tensors only, so that it can be compiled.
+    A plan is used while it is younger than ``refresh`` steps, image, shape, batch, dtype and device stay the same, and the
+    strategy's schedules still return what it was made with. :meth:`turn` decides that from plain numbers, so that :meth:`plan`
+    computes with tensors alone and can be compiled.
 
     Args:
-        strategy: what chooses.
-        clock: says image, step and call.
-        num_sites: sites of the session.
+        strategy: makes the plans.
+        clock: gives image, step and call.
+        num_sites: number of sites in the session.
         refresh: the age in steps at which a plan is made anew.
-        by_grid: whether sites of one grid share the plan of the first of them within a step.
+        by_grid: whether the sites of one grid share the first one's plan within a step.
         seed: all noise is drawn from (seed, step, site).
     """
 
@@ -87,7 +87,7 @@ class Planner:
         self._settled: dict[tuple[Any, ...], MergeStrategy] = {}
 
     def context(self, site: Site, role: str, depth: int, grid: tuple[int, ...]) -> LayerContext:
-        """Where and when, its noise still empty."""
+        """Where and when; its noise is still empty."""
         return LayerContext(
             site=site.name,
             role=role,
@@ -104,18 +104,20 @@ class Planner:
         )
 
     def turn(self, ctx: LayerContext, tokens: Tokens, halves: int) -> Turn:
-        """The plan that holds here and now, or one that is due.
+        """The plan to use here and now: one that is still valid, or one that is due.
 
         Args:
             ctx: from :meth:`context`.
-            tokens: what the site is given.
+            tokens: layout of the block's input.
             halves: as in :class:`Turn`.
 
         Raises:
-            ValueError: the grid does not hold the tokens.
+            ValueError: the tokens do not fit the grid.
         """
         if math.prod(tokens.grid) != tokens.number:
-            raise ValueError(f"{ctx.site}: {tokens.number} tokens do not lie on a grid of {tokens.grid}")
+            raise ValueError(
+                f"{ctx.site}: expected {math.prod(tokens.grid)} tokens on a grid of {tokens.grid}, got {tokens.number}"
+            )
         key = (ctx.grid if self.by_grid else ctx.site, self.clock.call, ctx.role)
         kept = self._kept.get(key)
         if kept is not None and self._holds(kept, ctx, (tokens, halves)):
@@ -125,7 +127,7 @@ class Planner:
         return self._kept[key]
 
     def due(self, ctx: LayerContext, tokens: Tokens, halves: int) -> Turn:
-        """A plan that is due here and now; unlike that of :meth:`turn` it is not kept."""
+        """A plan that is due here and now; unlike that of :meth:`turn`, it is not kept."""
         settings = self._settings(ctx)
         if settings not in self._settled:
             self._settled[settings] = settled(self.strategy, ctx)
@@ -134,7 +136,7 @@ class Planner:
 
     @torch.no_grad()
     def plan(self, x: Tensor, turn: Turn) -> Plan | None:
-        """The plan of a turn for (B, N, C) tokens, made if it is due."""
+        """The plan of a turn for (B, N, C) tokens, made if it is due; this is the only place where plans are made."""
         if turn.due:
             conditional = x[len(x) // turn.halves * (turn.halves - 1) :]
             plan = turn.strategy.plan(conditional, turn.ctx)
@@ -153,10 +155,10 @@ class Planner:
         """What the strategy's schedules return here and now."""
         return tuple(s(ctx) if isinstance(s, RatioSchedule) else (s(ctx), s.offset(ctx)) for s in schedules(self.strategy))
 
-    def _holds(self, kept: Turn, ctx: LayerContext, given: tuple[Tokens, int]) -> bool:
-        if kept.image != self.clock.image or (kept.tokens, kept.halves) != given:
+    def _holds(self, kept: Turn, ctx: LayerContext, layout: tuple[Tokens, int]) -> bool:
+        if kept.image != self.clock.image or (kept.tokens, kept.halves) != layout:
             return False
-        if kept.ctx.site != ctx.site:  # shared by grid: the first site of it ran earlier in this step and saw to it
+        if kept.ctx.site != ctx.site:  # shared by grid: the first site of that grid ran earlier in this step and checked it
             return kept.checked == ctx.step
         return ctx.step - kept.ctx.step < self.refresh and kept.settings == self._settings(ctx)
 

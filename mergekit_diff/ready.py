@@ -1,4 +1,4 @@
-"""A partition worked out for one batch: what is costly to derive is derived once, and then applied many times."""
+"""A partition worked out for one batch size: derived once, applied many times."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, eq=False)
 class ReadyPlan:
-    """A :class:`mergekit_diff.MergePlan` in the form that is applied, made by its ``ready``; it is a plan itself.
+    """A :class:`mergekit_diff.MergePlan` worked out for one batch size, made by its ``ready``; a plan itself.
 
     All indices are counted through the batch, since moving whole rows of a (B * N, C) tensor is several times faster than
-    ``gather`` and ``scatter`` with an index for every channel. Two of them are equal if they are the same object.
+    ``gather`` and ``scatter`` with an index for every channel. Two ready plans are equal if they are the same object.
 
     Args:
         batch: B.
@@ -23,7 +23,7 @@ class ReadyPlan:
         offsets: (B * M,) where each group begins in ``order``.
         weights: (B * N,) the tokens' weights in their group's mean, in the order of ``order``; None is the plain mean.
         assign: (B * N,) the group of every token.
-        rep: (B * M,) the token that stands for every group.
+        rep: (B * M,) the token that represents every group.
         reduce: makes (B, M, C) from (B, N, C) tokens and this plan; a :class:`mergekit_diff.Reduction`.
     """
 
@@ -43,12 +43,12 @@ class ReadyPlan:
         return self.reduce(x, self)
 
     def unmerge(self, y: Tensor, /) -> Tensor:
-        """Every group's row copied to each of its tokens: (B, M, C) to (B, N, C)."""
+        """Copy every group's row to each of its tokens: (B, M, C) to (B, N, C)."""
         self._check(y, self.num_groups)
         return _rows(y, self.assign, self.num_tokens)
 
     def select(self, x: Tensor, /) -> Tensor:
-        """The rows of the tokens that stand for the groups, never an average: (B, N, C) to (B, M, C)."""
+        """The rows of the representatives, never an average: (B, N, C) to (B, M, C)."""
         self._check(x, self.num_tokens)
         return _rows(x, self.rep, self.num_groups)
 
@@ -60,7 +60,8 @@ class ReadyPlan:
 
     def mean(self, x: Tensor) -> Tensor:
         """Every group's mean, by the plan's weights if it has any: (B, N, C) to (B, M, C)."""
-        # embedding_bag sums runs of rows in one pass; index_add_ needs no sorting but takes about three times as long.
+        # embedding_bag reduces runs of rows in one pass, whatever the sizes of the groups. index_add_ would need a zeroed output
+        # and a division, is nondeterministic on CUDA, and was no faster (2 x 4,096 x 320, one thread: 3.5 against 3.8 ms).
         weights = None if self.weights is None else self.weights.to(x.dtype)
         mode = "mean" if weights is None else "sum"
         rows = F.embedding_bag(self.order, x.reshape(-1, x.shape[-1]), self.offsets, mode=mode, per_sample_weights=weights)

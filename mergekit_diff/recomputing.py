@@ -1,4 +1,4 @@
-"""The plans of blocks that gradient checkpointing runs again during backward: the same as the first time."""
+"""The plans of blocks that gradient checkpointing runs again during backward: they must be those of the first run."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,12 @@ Plans = tuple[Plan | None, Plan | None]
 
 
 class Recomputation:
-    """Remembers the plans of every block that may run again, until its gradient has passed."""
+    """Remembers the plans of every block that may run again, until its gradient has been computed.
+
+    The key is the site and the address of its input. Step and call cannot be the key: by then the clock is at the image's last
+    step. Nor can the tensor itself: reentrant checkpointing passes a detached one, with the same memory. That memory is in use
+    until the gradient has been computed, and then the entry is removed.
+    """
 
     def __init__(self) -> None:
         self._plans: dict[tuple[str, int], Plans] = {}
@@ -19,11 +24,11 @@ class Recomputation:
         return len(self._plans)
 
     def recall(self, site: Site, x: Tensor) -> Plans | None:
-        """What was chosen for this very (B, N, C) input of a block; None if nothing was, or no gradient is wanted."""
+        """The plans of the first run with this (B, N, C) input; None if there was none, or gradients are off."""
         return self._plans.get((site.name, x.data_ptr())) if _wanted() else None
 
     def remember(self, site: Site, x: Tensor, plans: Plans) -> None:
-        """Keep the plans of a block if it, or what comes before it, is trained."""
+        """Keep the plans of a block if gradients pass through it."""
         if not _wanted() or not (x.requires_grad or any(p.requires_grad for p in site.block.parameters())):
             return
         key = (site.name, x.data_ptr())
@@ -32,11 +37,11 @@ class Recomputation:
             x.register_hook(lambda _: self._forget(key))
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all plans."""
         self._plans = {}
 
     def _forget(self, key: tuple[str, int]) -> None:
-        """The gradient has come through this block: it is not run again."""
+        """Called when the gradient of the block's input is computed: the block will not run again."""
         self._plans.pop(key, None)
 
 

@@ -1,4 +1,13 @@
-"""Reductions: how the tokens of a group become one, (B, N, C) to (B, M, C)."""
+"""Reductions: how the tokens of a group become one, (B, N, C) to (B, M, C).
+
+>>> from mergekit_diff import MergePlan
+>>> x = torch.tensor([[[3.0, 4.0], [0.0, 1.0], [1.0, 0.0]]])
+>>> for reduction in (Mean(), Pick(), Mlerp()):
+...     print(MergePlan.from_target(torch.tensor([[0, 0, 2]]), 2, reduction=reduction).merge(x)[0, 0])
+tensor([1.5000, 2.5000])
+tensor([3., 4.])
+tensor([2.5725, 4.2875])
+"""
 
 from abc import abstractmethod
 from dataclasses import dataclass

@@ -54,15 +54,26 @@ def register(name: str) -> Callable[[type[P]], type[P]]:
     Raises:
         TypeError: the class belongs to no kind.
         ValueError: another class has that name. The same class again, as from a notebook cell run twice, replaces itself.
+
+    >>> from dataclasses import dataclass
+    >>> from mergekit_diff import RatioSchedule, make, register
+    >>> @register("first-half")
+    ... @dataclass(frozen=True)
+    ... class FirstHalf(RatioSchedule):
+    ...     amount: float = 0.5
+    ...     def __call__(self, ctx):
+    ...         return self.amount if ctx.progress < 0.5 else 0.0
+    >>> make("ratio", {"name": "first-half", "amount": 0.75})
+    FirstHalf(amount=0.75)
     """
 
     def known(cls: type[P]) -> type[P]:
         kind = next((k for k, base in KINDS.items() if issubclass(cls, base)), None)
         if kind is None:
-            raise TypeError(f"{cls.__name__} is none of {', '.join(c.__name__ for c in KINDS.values())}")
+            raise TypeError(f"expected a subclass of {', '.join(sorted(c.__name__ for c in KINDS.values()))}; got {cls.__name__}")
         other = _REGISTRY[kind].get(name)
         if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"{kind} '{name}' is {other.__module__}.{other.__qualname__} already")
+            raise ValueError(f"{kind} '{name}' is already registered by {other.__module__}.{other.__qualname__}")
         cls.name = name
         _REGISTRY[kind][name] = cls
         return cls
@@ -71,7 +82,11 @@ def register(name: str) -> Callable[[type[P]], type[P]]:
 
 
 def names(kind: str) -> list[str]:
-    """The registered names of a kind: "strategy", "metric", "ratio" or "window"; plug-ins included."""
+    """The registered names of a kind: "strategy", "metric", "ratio", "window" or "reduction"; plug-ins included.
+
+    >>> names("reduction")
+    ['mean', 'mlerp', 'pick']
+    """
     load_plugins()
     return sorted(_REGISTRY[_kind(kind).kind])
 
@@ -92,22 +107,30 @@ def part_class(kind: str, name: str) -> type[Part]:
 
 
 def make(kind: str, spec: Any) -> Any:  # noqa: ANN401
-    """A part from its YAML form.
+    """Make a part from its YAML form.
 
     Args:
-        kind: "strategy", "metric", "ratio" or "window".
-        spec: a name, a mapping with ``name`` and settings, a part (returned as it is), a number for a ratio (``constant``) or
-            a whole number or list of them for a window (``fixed``).
+        kind: "strategy", "metric", "ratio", "window" or "reduction".
+        spec: a name, a mapping with ``name`` and settings, a part (returned unchanged), a number for a ratio (``constant``),
+            or a whole number or list of them for a window (``fixed``).
 
     Raises:
-        ValueError: an unknown name or setting, or a value out of range, said in one line.
+        ValueError: an unknown name or setting, or a value out of range; the message is one line.
+
+    >>> make("window", [2, 4])
+    Fixed(size=(2, 4))
+    >>> make("strategy", {"name": "tomesd", "ratio": 0.25}).ratio
+    Constant(value=0.25)
+    >>> make("strategy", "retm")
+    Traceback (most recent call last):
+    ValueError: unknown strategy 'retm'; did you mean 'retom'? possible: ...
     """
     base = _kind(kind)
     if isinstance(spec, base):
         return spec
     spec = {"name": spec} if isinstance(spec, str) else base.from_shorthand(spec)
     if not isinstance(spec, Mapping) or "name" not in spec:
-        raise ValueError(f"a {kind} is a name or a mapping with 'name'; given {spec!r}; possible: {', '.join(names(kind))}")
+        raise ValueError(f"expected a {kind}: a name or a mapping with 'name', got {spec!r}; possible: {', '.join(names(kind))}")
     settings = {str(k): v for k, v in spec.items() if k != "name"}
     cls = part_class(kind, str(spec["name"]))
     known, needed = inspect.signature(cls).parameters, dataclasses.MISSING
@@ -119,18 +142,18 @@ def make(kind: str, spec: Any) -> Any:  # noqa: ANN401
     return cls(**settings)
 
 
-def one_of(given: str, possible: typing.Iterable[str], what: str) -> str:
-    """``given``, if it is possible.
+def one_of(word: str, possible: typing.Iterable[str], what: str) -> str:
+    """Return ``word`` if it is one of the possible ones.
 
     Raises:
-        ValueError: it is not; the message has the nearest spelling and all that is possible.
+        ValueError: it is not; the message has the nearest spelling and all possible ones.
     """
     options = sorted(possible)
-    if given in options:
-        return given
-    near = difflib.get_close_matches(str(given), options, 1)
+    if word in options:
+        return word
+    near = difflib.get_close_matches(str(word), options, 1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise ValueError(f"unknown {what} '{given}'; {hint}possible: {', '.join(options) or 'none'}")
+    raise ValueError(f"unknown {what} '{word}'; {hint}possible: {', '.join(options) or 'none'}")
 
 
 @cache
@@ -150,7 +173,7 @@ def _fields(cls: type[Part]) -> dict[str, Any]:
 
 
 def _as_field(part: Part, field: str, wanted: Any, value: Any) -> Any:  # noqa: ANN401
-    """``value`` as the annotation wants it: a part, a tuple, a number; refused if it is of another type."""
+    """``value`` converted to what the field is annotated with: a part, a tuple, a number; refused if its type does not fit."""
     options = typing.get_args(wanted) if typing.get_origin(wanted) in (types.UnionType, typing.Union) else (wanted,)
     kinds = [o.kind for o in options if isinstance(o, type) and issubclass(o, Part)]
     if kinds and value is not None:

@@ -1,4 +1,4 @@
-"""What was really merged: asked and granted, site by site, and why not."""
+"""What was actually merged, site by site: ratios asked and granted, and the reasons where nothing was."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ class Tally:
 
     Args:
         site: where.
-        role: which submodule of it.
-        gate: what a gate decided.
-        notes: why nothing was merged, or what was cut, in the order in which it was found.
-        by_step: tokens and kept tokens of every step; of the newest image, where there were several.
+        role: which part of the block.
+        gate: the gate's decision.
+        notes: why nothing was merged, or what was cut.
+        by_step: tokens and kept tokens of every step of the latest image.
     """
 
     site: Site
@@ -34,7 +34,7 @@ class Tally:
     by_step: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def count(self, grid: tuple[int, ...], step: int, before: int, after: int, asked: float | None) -> None:
-        """One call in which ``before`` tokens became ``after``."""
+        """Count one call in which ``before`` tokens became ``after``."""
         self.grid, self.calls = grid, self.calls + 1
         self.before, self.after = self.before + before, self.after + after
         self.by_step[step] = (before, after)
@@ -42,7 +42,7 @@ class Tally:
             self.asked_sum, self.asked_calls = self.asked_sum + asked, self.asked_calls + 1
 
     def row(self) -> dict[str, Any]:
-        """The row of the report: means over calls, in tokens of one picture."""
+        """The row of the report: means over calls, in tokens of one image."""
         calls = max(self.calls, 1)
         asked = self.asked_sum / self.asked_calls if self.asked_calls else None
         granted = 1 - self.after / self.before if self.before else 0.0
@@ -72,7 +72,7 @@ class Tally:
 
 
 class MergeReport:
-    """A table of what a session merged; ``str`` for people, ``to_dicts`` for programs.
+    """A table of what a session merged: ``print`` it, or read ``to_dicts()``.
 
     Args:
         tallies: a tally for every site and role.
@@ -82,18 +82,17 @@ class MergeReport:
         self._rows = [t.row() for t in tallies]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """A row a site and role.
+        """One row per site and role.
 
-        Its keys: site, role, stage, level, grid, tokens, kept, asked, granted, plans, calls, gain_ms, note, by_step.
-        ``tokens`` and ``kept`` are means over the calls; ``by_step`` maps a step to (tokens, kept). ``asked`` is None where the
-        strategy has no ratio or was not asked, ``gain_ms``, the milliseconds a call that merging was predicted to save, where
-        there is no gate.
+        Keys: site, role, stage, level, grid, tokens, kept, asked, granted, plans, calls, gain_ms, note, by_step. ``tokens`` and
+        ``kept`` are means over the calls; ``by_step`` maps a step to (tokens, kept). ``asked`` is None if the strategy has no
+        ratio or was not asked. ``gain_ms`` is the estimated saving in milliseconds a call; None without a gate.
         """
         return [dict(row) for row in self._rows]
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """Tokens that went into all hooked submodules, and that were left of them, over all calls."""
+        """Tokens before and after merging, summed over all hooked submodules and calls."""
         before = sum(row["tokens"] * row["calls"] for row in self._rows)
         return before, round(sum(row["kept"] * row["calls"] for row in self._rows))
 
@@ -104,16 +103,16 @@ class MergeReport:
 
     @property
     def granted(self) -> float:
-        """The merge ratio over the sites that were asked to merge, each weighted by its tokens."""
+        """The merge ratio over all sites that were asked to merge, weighted by their tokens."""
         return self._mean("granted") or 0.0
 
     @property
     def asked(self) -> float | None:
-        """The ratio asked for over the same sites; None if the strategy has none."""
+        """The ratio asked for, over the same sites; None if the strategy has none."""
         return self._mean("asked")
 
     def __str__(self) -> str:
-        """Sites with the same outcome in one line, with their number."""
+        """One line for all sites with the same outcome, with their number."""
         same: dict[tuple[Any, ...], int] = defaultdict(int)
         for r in self._rows:
             grid = "x".join(map(str, r["grid"])) or "-"

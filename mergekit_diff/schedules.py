@@ -1,4 +1,11 @@
-"""Ratio and window schedules: settings that depend on where in the network and when in the denoising a plan is made."""
+"""Ratio and window schedules: settings that depend on where in the network and when in the denoising a plan is made.
+
+>>> from mergekit_diff import make
+>>> make("ratio", {"name": "linear", "start": 0.75, "end": 0.25})
+Linear(start=0.75, end=0.25)
+>>> make("window", {"name": "by-stage", "mid": 16})
+ByStage(down=Fixed(size=4), mid=Fixed(size=16), up=Fixed(size=4))
+"""
 
 import math
 from dataclasses import dataclass
@@ -12,13 +19,13 @@ Size = int | tuple[int, ...]
 
 def _check_ratio(field: str, value: float) -> None:
     if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"a merge ratio is in [0, 1); given {field} = {value}")
+        raise ValueError(f"expected a merge ratio in [0, 1), got {field} = {value}")
 
 
 @register("constant")
 @dataclass(frozen=True)
 class Constant(RatioSchedule):
-    """The same ratio everywhere and always."""
+    """The same ratio at every site and step."""
 
     value: float = 0.5
 
@@ -40,8 +47,8 @@ class _FromTo(RatioSchedule):
         _check_ratio("start", self.start)
         _check_ratio("end", self.end)
 
-    def _between(self, share: float) -> float:
-        return self.start + (self.end - self.start) * share
+    def _between(self, fraction: float) -> float:
+        return self.start + (self.end - self.start) * fraction
 
 
 @register("linear")
@@ -86,7 +93,7 @@ class ByRole(RatioSchedule):
 @register("step")
 @dataclass(frozen=True)
 class Step(RatioSchedule):
-    """``values[i]`` between the i-th and the next point of ``at``, shares of the denoising in (0, 1), rising."""
+    """``values[i]`` between the i-th and the next point of ``at``, rising fractions of the denoising in (0, 1)."""
 
     values: tuple[float, ...] = (0.75, 0.25)
     at: tuple[float, ...] = (0.5,)
@@ -98,7 +105,9 @@ class Step(RatioSchedule):
         numbers = all(isinstance(point, int | float) for point in self.at)
         rising = numbers and all(a < b for a, b in pairwise((0.0, *self.at, 1.0)))
         if not rising or len(self.values) != len(self.at) + 1:
-            raise ValueError(f"ratio 'step': one value more than points, points rising in (0, 1); given {self.values}, {self.at}")
+            raise ValueError(
+                f"ratio 'step': expected one value more than points, points rising in (0, 1); got {self.values}, {self.at}"
+            )
 
     def __call__(self, ctx: LayerContext) -> float:
         return self.values[sum(ctx.progress >= point for point in self.at)]
@@ -107,7 +116,7 @@ class Step(RatioSchedule):
 @register("fixed")
 @dataclass(frozen=True)
 class Fixed(WindowSchedule):
-    """The same window everywhere and always: one side for all axes, or a side for each."""
+    """The same window at every site and step: one side for all axes, or a side for each."""
 
     size: Size = 4
 
@@ -115,12 +124,14 @@ class Fixed(WindowSchedule):
         super().__post_init__()
         sides = self.size if isinstance(self.size, tuple) else (self.size,)
         if not sides or any(not isinstance(side, int) or side < 1 for side in sides):
-            raise ValueError(f"a window's sides are whole numbers of at least 1; given {self.size}")
+            raise ValueError(f"expected the sides of a window to be whole numbers of at least 1, got {self.size}")
 
     def __call__(self, ctx: LayerContext) -> tuple[int, ...]:
         size = self.size if isinstance(self.size, tuple) else (self.size,) * len(ctx.grid)
         if len(size) != len(ctx.grid):
-            raise ValueError(f"a window of {len(size)} axes {size} on a grid of {len(ctx.grid)} axes {ctx.grid} at {ctx.site}")
+            raise ValueError(
+                f"expected a window of {len(ctx.grid)} axes for the grid {ctx.grid} of {ctx.site}, got {len(size)} axes {size}"
+            )
         return size
 
 
@@ -129,7 +140,7 @@ class Fixed(WindowSchedule):
 class ByStage(WindowSchedule):
     """A window for each stage of a U-Net, small outside and large in the middle as in ReToM (arXiv 2507.12771).
 
-    Where a model has no stages, ``down`` serves.
+    A model without stages takes ``down``.
     """
 
     down: WindowSchedule = Fixed(4)
@@ -140,7 +151,7 @@ class ByStage(WindowSchedule):
         return self._now(ctx)(ctx)
 
     def offset(self, ctx: LayerContext) -> tuple[int, ...]:
-        """That of the stage's own schedule."""
+        """The offset of the stage's own schedule."""
         return self._now(ctx).offset(ctx)
 
     def _now(self, ctx: LayerContext) -> WindowSchedule:
@@ -150,7 +161,7 @@ class ByStage(WindowSchedule):
 @register("by-resolution")
 @dataclass(frozen=True)
 class ByResolution(WindowSchedule):
-    """``sizes[level]``, finest grid first; the last one serves all coarser grids."""
+    """``sizes[level]``, finest grid first; all coarser grids take the last one."""
 
     sizes: tuple[int, ...] = (8, 4, 2)
 
@@ -174,13 +185,13 @@ class ByProgress(WindowSchedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.at <= 1:
-            raise ValueError(f"window 'by-progress': at is in [0, 1]; given {self.at}")
+            raise ValueError(f"window 'by-progress': expected at in [0, 1], got {self.at}")
 
     def __call__(self, ctx: LayerContext) -> tuple[int, ...]:
         return self._now(ctx)(ctx)
 
     def offset(self, ctx: LayerContext) -> tuple[int, ...]:
-        """That of the schedule in force."""
+        """The offset of the current schedule."""
         return self._now(ctx).offset(ctx)
 
     def _now(self, ctx: LayerContext) -> WindowSchedule:
@@ -192,7 +203,7 @@ class ByProgress(WindowSchedule):
 class Shifted(WindowSchedule):
     """Another schedule's windows, shifted by half their size at every second site (``by="depth"``) or step (``by="step"``).
 
-    Shifted windows: Liu et al. (2021), arXiv 2103.14030; here without wrapping round, so border windows are smaller.
+    Shifted windows: Liu et al. (2021), arXiv 2103.14030; here they do not wrap around, so windows at the border are smaller.
     """
 
     inner: WindowSchedule = Fixed(4)

@@ -1,4 +1,4 @@
-"""Merge tokens in a model for a while: ``with merging(pipe, "retom", ratio=0.5) as session: ...``."""
+"""Merge tokens in a model: ``with merging(pipe, "retom", ratio=0.5) as session: ...``."""
 
 import dataclasses
 import inspect
@@ -66,7 +66,20 @@ def merging(
 
     Raises:
         ValueError: an unknown name or option, a value out of range, a model with no known sites; in one line.
-        RuntimeError: the model is merged already, or was compiled before; with ``strict``, nothing was merged.
+        RuntimeError: another session merges in the model, or it was compiled before; with ``strict``, nothing was merged.
+
+    >>> import torch
+    >>> from mergekit_diff import Site, register_family
+    >>> class Tiny(torch.nn.Sequential):
+    ...     pass
+    >>> @register_family("Tiny")
+    ... def sites(model):
+    ...     yield Site("0", block=model[0], roles={"feed_forward": model[0][0]})
+    >>> model = Tiny(torch.nn.Sequential(torch.nn.Linear(8, 8)))
+    >>> with merging(model, "retom", ratio=0.5, roles="feed_forward") as session:
+    ...     out = model(torch.randn(2, 64, 8))
+    >>> session.report().tokens
+    (64, 32)
     """
     options = Options(roles, refresh, levels, share, gate, proportional, seed, strict)
     return MergeSession(target, strategy_of(strategy, settings), options)
@@ -77,11 +90,11 @@ attach = merging
 
 
 class MergeSession:
-    """Every hook and all that changes while tokens merge in one model.
+    """The hooks in one model, and all state while its tokens merge; a context manager that restores the model.
 
     Args:
         target: as in :func:`merging`.
-        strategy: what chooses the plans.
+        strategy: makes the plans.
         options: how it is applied.
     """
 
@@ -127,55 +140,55 @@ class MergeSession:
             self.remove_hooks()
 
     def report(self) -> MergeReport:
-        """What was merged so far: asked, granted and why not, for every site."""
+        """What was merged so far: ratios asked and granted, and the reasons where nothing was, for every site."""
         return self._ledger.report()
 
     def plans(self) -> dict[tuple[str, str], tuple[Plan, tuple[int, ...]]]:
-        """The newest plan, with its grid, of every (site, role) that had one; of the class that the strategy returned."""
+        """The latest plan, with its grid, of every (site, role) that had one; of the class that the strategy returned."""
         return dict(self._ledger.newest)
 
     def gates(self) -> dict[str, Decision]:
-        """With a gate, what it decided for each site, its roles and number of tokens, and the milliseconds that it went by.
+        """With a gate, its decision for each site, roles and number of tokens, and the milliseconds behind it.
 
-        JSON can hold it, and ``gate`` takes it: the next session merges at the same sites, whatever the clock says.
+        The value can be written as JSON and passed as ``gate``: that session merges at the same sites, whatever the timing.
         """
         return {} if self._gate is None else dict(self._gate.decided)
 
     def observe(self, observer: Observer) -> None:
-        """Have a function called whenever a site has chosen its plan, for experiments that look on.
+        """Have a function called whenever a site has its plan, for experiments that watch.
 
         Args:
-            observer: called with the block's (B, N, C) input, the context, the plan and whether it was made just now.
+            observer: called with the block's (B, N, C) input, the context, the plan and whether it was made in this call.
         """
         self._observers.append(observer)
 
     def fresh_plan(self, x: Tensor, ctx: LayerContext) -> Plan | None:
-        """The plan that would be made here and now, for an observer to compare with the one in use; it changes nothing."""
+        """The plan that would be made here and now, for an observer to compare with the one in use; it is not used."""
         return self._planner.plan(x, self._planner.due(ctx, Tokens.of(x, ctx.grid), self._halves(len(x))))
 
     def new_image(self) -> None:
-        """Say that the next call belongs to another image; only a bare denoiser in a loop of one's own can need it."""
+        """Announce that the next call belongs to a new image; only needed for a bare denoiser in your own loop."""
         self._clock.start_image()
 
     def compile(self, **options: Any) -> None:  # noqa: ANN401
         """Compile the denoiser's ``forward`` with ``torch.compile``, until the session ends.
 
-        The first call with inputs of new shapes still runs as it is: from it the session learns which tokens go where. So do
-        all calls while somebody observes. With constant ratio and window there are two graphs a shape, one that makes the plans
-        and one that keeps them, and one more for every further number of kept tokens.
+        The first call with inputs of new shapes runs eagerly: the session learns from it which places need plans. All calls
+        run eagerly while there are observers. With constant ratio and window each shape has two graphs, one that makes the
+        plans and one that reuses them, and one more for every further number of kept tokens.
 
         Args:
-            **options: of ``torch.compile``; ``fullgraph=True`` and ``dynamic=False`` unless they are given.
+            **options: of ``torch.compile``; by default ``fullgraph=True`` and ``dynamic=False``.
 
         Raises:
-            RuntimeError: the session is compiled already.
+            RuntimeError: the session is already compiled.
         """
         if self._compiled is not None:
             raise RuntimeError("this session is compiled already")
         self._compiled = Compiled(self.model, lambda: not self._calls or bool(self._observers), options)
 
     def detach(self) -> None:
-        """Restore the model; warns, or raises with ``strict``, if no token was merged.
+        """Restore the model; warn, or raise with ``strict``, if no token was merged.
 
         Raises:
             RuntimeError: with ``strict``, nothing was merged.
@@ -183,7 +196,7 @@ class MergeSession:
         self._leave()
 
     def remove_hooks(self) -> None:
-        """Restore the model without a word."""
+        """Restore the model, without a warning if no token was merged."""
         for handle in self._handles:
             handle.remove()
         if self._compiled is not None:
@@ -207,10 +220,12 @@ class MergeSession:
 
     def _refuse_attached_or_compiled(self) -> None:
         if self.model in _ATTACHED:
-            raise RuntimeError(f"another session merges in this {type(self.model).__name__} already; leave that one first")
+            raise RuntimeError(f"another session already merges in this {type(self.model).__name__}; leave that one first")
         if is_compiled(self.model):
             name = type(self.model).__name__
-            raise RuntimeError(f"this {name} was compiled before, and ignores hooks; session.compile() compiles it with merging")
+            raise RuntimeError(
+                f"this {name} was compiled before, so hooks are ignored; session.compile() compiles it with merging"
+            )
 
     def _attach(self, sites: list[Site]) -> None:
         _ATTACHED.add(self.model)
@@ -231,7 +246,7 @@ class MergeSession:
             self._running = False
             for call in self._calls.values():
                 self._ledger.enter(call)
-            if self._compiled is not None and output is not None:  # None: it raised
+            if self._compiled is not None and output is not None:  # None if it raised
                 self._compiled.learn(args, kwargs, self._calls.values())
             self._calls = {}
 
@@ -270,7 +285,7 @@ class MergeSession:
         return choose
 
     def _plan(self, x: Tensor, place: Place) -> Plan | None:
-        """The plan for (B, N, C) tokens; what is no tensor was settled before, if the model is compiled."""
+        """The plan for (B, N, C) tokens; in a compiled call, whether one is due was decided before."""
         if not place.roles:
             return None
         call = self._calls.get(place.key)
@@ -293,13 +308,13 @@ class MergeSession:
         return self._calls[place.key]
 
     def _decide(self, gate: Gate, place: Place, x: Tensor | None, turn: Turn) -> Decision:
-        """The gate's first decision about a place; the plan that it weighs is kept if it opens."""
-        assert x is not None  # compiled calls come only to places that were decided in an eager one
+        """The gate's first decision about a place; its estimate needs the plan, which stays in use if the gate opens."""
+        assert x is not None  # a compiled call reaches only places that an eager one has decided
         plan = self._planner.plan(x, turn)
         return gate.decide(place, x, turn.strategy, plan, lambda: self._planner.plan(x, dataclasses.replace(turn, due=True)))
 
     def _halves(self, batch: int) -> int:
         guided = "cfg" in self._share and getattr(self._pipe, "do_classifier_free_guidance", True)
         if guided and batch % 2:
-            raise ValueError(f"share='cfg' takes rows [uncond, cond], so an even batch; given {batch}")
+            raise ValueError(f"share='cfg': expected rows [uncond, cond], so an even batch; got {batch}")
         return 2 if guided else 1

@@ -1,4 +1,4 @@
-"""Schedules inside a part: which there are, and the part as it is when they stand still."""
+"""The schedules inside a part, and the part with each of them replaced by what it returns at one moment."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ AnyPart = TypeVar("AnyPart", bound=Part)
 
 @dataclass(frozen=True)
 class Placed(WindowSchedule):
-    """What another schedule returned."""
+    """The window and offset that another schedule returned."""
 
     size: tuple[int, ...]
     shift: tuple[int, ...]
 
     def __call__(self, ctx: LayerContext) -> tuple[int, ...]:
-        """As it was."""
+        """The size that was returned."""
         return self.size
 
     def offset(self, ctx: LayerContext) -> tuple[int, ...]:
-        """As it was."""
+        """The offset that was returned."""
         return self.shift
 
 
 def schedules(part: Part) -> list[RatioSchedule | WindowSchedule]:
-    """The schedules among a part's settings, and among those of the parts inside it."""
+    """The schedules among a part's settings, and among the settings of the parts inside it."""
     found: list[RatioSchedule | WindowSchedule] = []
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
@@ -40,7 +40,7 @@ def schedules(part: Part) -> list[RatioSchedule | WindowSchedule]:
 
 
 def settled(part: AnyPart, ctx: LayerContext) -> AnyPart:
-    """A part that does without the step and the timestep: each of its schedules stands still at what it returns for ``ctx``."""
+    """A copy of a part in which every schedule is replaced by what it returns for ``ctx``, so that step and time play no role."""
     changes: dict[str, Part] = {}
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)

@@ -1,4 +1,11 @@
-"""Similarity metrics: (..., N, C) and (..., M, C) to (..., N, M), larger is more alike."""
+"""Similarity metrics: (..., N, C) and (..., M, C) to (..., N, M), larger is more similar.
+
+>>> a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0], [3.0, 0.0]])
+>>> Cosine()(a, b), Dot()(a, b)
+(tensor([[0., 1.]]), tensor([[0., 3.]]))
+>>> Euclidean()(a, b)
+tensor([[-2.2361, -2.0000]])
+"""
 
 from dataclasses import dataclass
 
@@ -16,7 +23,7 @@ class Cosine(SimilarityMetric):
     """Cosine of the angle, in [-1, 1]; the metric of ToMe (Bolya et al. 2023, arXiv 2210.09461) and ReToM (arXiv 2507.12771)."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        if b is a and a.dtype.itemsize > 2:  # squares of lengths would leave the range of float16
+        if b is a and a.dtype.itemsize > 2:  # squared norms overflow in float16
             products = a @ a.mT
             lengths = products.diagonal(dim1=-2, dim2=-1).sqrt().clamp_min(1e-12)
             return products / (lengths[..., None] * lengths[..., None, :])
@@ -27,7 +34,7 @@ class Cosine(SimilarityMetric):
 @register("dot")
 @dataclass(frozen=True)
 class Dot(SimilarityMetric):
-    """Inner product, as attention itself scores keys (Vaswani et al. 2017, arXiv 1706.03762); long tokens attract."""
+    """Inner product, the score of a key in attention (Vaswani et al. 2017, arXiv 1706.03762); it favors tokens of large norm."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         return a @ b.mT
@@ -36,11 +43,11 @@ class Dot(SimilarityMetric):
 @register("euclidean")
 @dataclass(frozen=True)
 class Euclidean(SimilarityMetric):
-    """Minus the L2 distance, at most 0: lengths count, where the cosine knows directions alone."""
+    """Minus the L2 distance, at most 0: unlike the cosine, it also compares norms."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         wide = _wide(b)
-        origin = wide[..., :1, :]  # moves no token against another, and what is small rounds less
+        origin = wide[..., :1, :]  # subtracting one token from all keeps distances, and smaller numbers round less
         y = wide - origin
         x = y if b is a else _wide(a) - origin
         long_y = torch.linalg.vector_norm(y, dim=-1).square()
@@ -51,7 +58,7 @@ class Euclidean(SimilarityMetric):
 @register("manhattan")
 @dataclass(frozen=True)
 class Manhattan(SimilarityMetric):
-    """Minus the L1 distance, at most 0; less ruled by single channels than L2, and the slowest metric here."""
+    """Minus the L1 distance, at most 0; less dominated by single channels than L2, and the slowest metric here."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         return -torch.cdist(_wide(a), _wide(b), p=1).to(a.dtype)
@@ -60,7 +67,7 @@ class Manhattan(SimilarityMetric):
 @register("pearson")
 @dataclass(frozen=True)
 class Pearson(SimilarityMetric):
-    """Correlation of the channels (Pearson 1895), in [-1, 1]: the cosine after every token's mean is taken away."""
+    """Correlation of the channels (Pearson 1895), in [-1, 1]: the cosine of tokens whose own mean is subtracted."""
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         centred_a = a - a.mean(-1, keepdim=True)

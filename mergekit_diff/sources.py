@@ -1,4 +1,4 @@
-"""The source text of a part and of the parts inside it: with its settings, all that decides its plans."""
+"""The source text of a part and of the parts inside it: together with the settings, it decides the plans."""
 
 import dataclasses
 import hashlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def sources(part: object) -> Iterator[str]:
-    """The source files of a part's class and of those of the parts it is built of; nothing for what is no part."""
+    """The source files of a part's class and of the classes of the parts inside it; nothing for other values."""
     if not dataclasses.is_dataclass(part):
         return
     yield _source(type(part))

@@ -1,4 +1,4 @@
-"""How fast a device does what merging saves and costs: measured once, and kept in a file for the next time."""
+"""How fast a device does the work that merging saves and costs: measured once, and kept in a file."""
 
 import contextlib
 import json
@@ -17,19 +17,19 @@ from torch.nn import functional as F
 
 from .plan import MergePlan
 
-ROUNDS = 5
-TOKENS, WIDTH, HEADS = 1024, 320, 8  # of the tensors that are measured: the middle of what diffusion U-Nets have
+ROUNDS = 5  # of which the median counts: one interruption by another process leaves it alone
+TOKENS, WIDTH, HEADS = 1024, 320, 8  # of the tensors that are timed: a typical layer of a diffusion U-Net
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that a device takes.
+    """The time that a device takes, in seconds.
 
     Args:
-        linear: a floating-point operation of a linear layer.
-        attention: a floating-point operation of scaled dot-product attention.
-        move: a byte of the tokens that are merged and unmerged, both ways together.
-        call: one merge and unmerge of next to nothing.
+        linear: per floating-point operation of a linear layer.
+        attention: per floating-point operation of scaled dot-product attention.
+        move: per byte of the tokens that are merged and unmerged, both together.
+        call: per merge and unmerge, whatever the number of tokens.
     """
 
     linear: float
@@ -39,17 +39,17 @@ class Speed:
 
 
 def speed(device: torch.device, dtype: torch.dtype) -> Speed:
-    """That of a device, measured the first time, which takes less than a second."""
+    """The speed of a device; it is measured the first time, which takes less than a second."""
     return Speed(**_remember(_name(device, dtype), lambda: asdict(_measure(device, dtype))))
 
 
 def seconds_of_plan(what: str, x: Tensor, plan: Callable[[], object]) -> float:
-    """Seconds that a plan takes, measured the first time.
+    """Seconds that making a plan takes; measured the first time.
 
     Args:
-        what: tells strategies and their settings apart.
+        what: identifies the strategy, its settings and its code.
         x: (B, N, C) tokens that the plan is for.
-        plan: makes it.
+        plan: makes the plan.
     """
     key = f"{_name(x.device, x.dtype)}, plan of {tuple(x.shape)} by {what}"
     return _remember(key, lambda: _seconds(plan, x.device))
@@ -72,7 +72,7 @@ def _there_and_back(x: Tensor) -> Callable[[], Tensor]:
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Median of a few rounds, after one that counts for nothing."""
+    """Median of a few rounds, after one warm-up."""
     times = []
     with torch.no_grad():
         for _ in range(1 + ROUNDS):
@@ -106,7 +106,7 @@ _memory: dict[str, Any] = {}
 
 
 def _remember(key: str, measure: Callable[[], Any]) -> Any:  # noqa: ANN401
-    """What was measured under this key, now, in this process or in an earlier one; without a writable home, only in this one."""
+    """The measurement under this key: of this process, from the file, or new; without a writable home it is not kept."""
     if key in _memory:
         return _memory[key]
     kept = _read()

@@ -1,4 +1,4 @@
-"""What ``merging`` is given: which strategy a word means, which module of a pipeline is merged, and which one cannot be."""
+"""The first two arguments of ``merging``: which strategy a name means, and which module of a pipeline is merged."""
 
 import dataclasses
 import inspect
@@ -13,7 +13,11 @@ from .registry import make, one_of, part_class
 
 
 def strategy_of(spec: Any, settings: Mapping[str, Any]) -> MergeStrategy:  # noqa: ANN401
-    """The strategy that ``spec`` means, with further settings; an unknown one is told from the session's own options."""
+    """The strategy that ``spec`` means, with further settings.
+
+    Raises:
+        ValueError: an unknown name or setting; the message also lists the options of ``merging``.
+    """
     if isinstance(spec, MergeStrategy):
         for name in settings:
             one_of(name, [*(f.name for f in dataclasses.fields(spec)), *OPTIONS], "option")
@@ -34,11 +38,11 @@ def denoiser_of(target: Any) -> tuple[Any, nn.Module]:  # noqa: ANN401
     for part in ("unet", "transformer"):
         if isinstance(getattr(target, part, None), nn.Module):
             return target, getattr(target, part)
-    raise ValueError(f"a pipeline with a unet or transformer, or a model, can be merged; given {type(target).__name__}")
+    raise ValueError(f"expected a pipeline with a unet or transformer, or a module; got {type(target).__name__}")
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether a module, or one inside it, was compiled, by whichever of torch's three ways."""
+    """Whether a module, or one inside it, was compiled, in any of torch's three ways."""
     return any(
         getattr(m, "_compiled_call_impl", None) is not None
         or hasattr(m, "_orig_mod")

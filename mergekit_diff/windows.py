@@ -13,41 +13,48 @@ from torch import Tensor
 from .components import LayerContext, WindowSchedule
 
 BATCH = 4096
-"""Tokens in one tensor of windows, at most: then what a strategy computes for them, (windows, k, k) similarities among it, stays
-in a CPU's cache, and peak memory does not grow with the grid."""
+"""Tokens in one batch of windows, at most: what a strategy computes for it, (windows, k, k) similarities above all, then stays in
+a CPU's cache, and is freed before the next batch."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """A partition of a grid's tokens into rectangles, in batches of one shape and of so few tokens that caches hold them.
+    """A partition of a grid's tokens into rectangles, in batches of windows of one shape.
 
     Args:
-        groups: tensors (W, k) of token indices in raster order, k the size of a window; together every token once.
-        back: (N,) where each token stands in the groups laid end to end.
+        groups: tensors (W, k) of token indices in raster order, k the size of a window; together they hold every token once.
+        back: (N,) position of each token in the concatenated groups.
     """
 
     groups: tuple[Tensor, ...]
     back: Tensor
 
     def join(self, values: list[Tensor]) -> Tensor:
-        """A (B, W, k) for each group to (B, N), in the order of the tokens."""
+        """Put values that were computed window by window back in the order of the tokens: a (B, W, k) per group to (B, N)."""
         return torch.cat([v.flatten(1) for v in values], 1).index_select(1, self.back)
 
 
 def windows(ctx: LayerContext, schedule: WindowSchedule, device: torch.device, times: int = 1) -> Windows:
-    """The windows that ``schedule`` asks for here; a window larger than the grid is cut to it.
+    """The windows that a schedule asks for here; a window larger than the grid is cut to it.
 
     Args:
         ctx: where and when.
-        schedule: size and offset.
-        device: where the indices are wanted.
-        times: blocks of so many windows along each axis instead.
+        schedule: gives size and offset.
+        device: of the indices.
+        times: return blocks of this many windows along each axis instead.
+
+    >>> from mergekit_diff.components import LayerContext
+    >>> from mergekit_diff.schedules import Fixed
+    >>> ctx = LayerContext("block", "self_attention", None, 0, 1, (2, 4), 0, 0, None, 1000.0, 0.0, torch.rand(8))
+    >>> windows(ctx, Fixed(2), torch.device("cpu")).groups
+    (tensor([[0, 1, 4, 5],
+            [2, 3, 6, 7]]),)
     """
     return Windows(*_tensors(*_lattice(ctx, schedule, times), device))
 
 
 def windows_in_blocks(ctx: LayerContext, schedule: WindowSchedule, times: int) -> tuple[int, ...]:
-    """How many windows each block of ``windows(..., times=times)`` has, a number for each of its groups."""
+    """The number of windows in a block of ``windows(..., times=times)``, for each of its groups."""
     return _counts(_lattice(ctx, schedule, 1), _lattice(ctx, schedule, times))
 
 
@@ -59,16 +66,16 @@ def _lattice(ctx: LayerContext, schedule: WindowSchedule, times: int) -> tuple[t
 
 
 @torch.compiler.assume_constant_result
-def _tensors(*given: Any) -> tuple[tuple[Tensor, ...], Tensor]:  # noqa: ANN401
-    """A compiler takes the windows as they are, and not every step of their making."""
-    return _partition(*given)
+def _tensors(*lattice_and_device: Any) -> tuple[tuple[Tensor, ...], Tensor]:  # noqa: ANN401
+    """The partition as a constant to ``torch.compile``, which would otherwise trace every step of making it."""
+    return _partition(*lattice_and_device)
 
 
 @lru_cache(maxsize=256)
 def _partition(
     grid: tuple[int, ...], size: tuple[int, ...], offset: tuple[int, ...], device: torch.device
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The groups and the way back of :class:`Windows`."""
+    """The two fields of :class:`Windows`."""
     cuts = [[0, *range(s - o % s, n, s), n] for n, s, o in zip(grid, size, offset, strict=True)]
     tokens = torch.arange(math.prod(grid)).view(grid)
     by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
@@ -82,8 +89,8 @@ def _partition(
 
 
 @torch.compiler.assume_constant_result
-def _counts(*given: Any) -> tuple[int, ...]:  # noqa: ANN401
-    return _count(*given)
+def _counts(*lattices: Any) -> tuple[int, ...]:  # noqa: ANN401
+    return _count(*lattices)
 
 
 @lru_cache(maxsize=256)

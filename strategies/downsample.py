@@ -16,9 +16,9 @@ from mergekit_diff.schedules import Constant
 @register("downsample")
 @dataclass(frozen=True)
 class Downsample(MergeStrategy):
-    """Keep a nearest-neighbour resized grid of keys and values. ToDo, Smith et al. (2024), arXiv 2402.13573.
+    """Keep keys and values on a grid resized by nearest neighbor. ToDo, Smith et al. (2024), arXiv 2402.13573.
 
-    Every side is multiplied by ``(1 - ratio) ** (1 / axes)``: no similarity is looked at, so the choice costs nothing.
+    Every side is multiplied by ``(1 - ratio) ** (1 / axes)``. No similarity is computed, so planning costs next to nothing.
 
     Args:
         ratio: share of the tokens that is dropped.
@@ -29,7 +29,7 @@ class Downsample(MergeStrategy):
     ratio: RatioSchedule = Constant(0.75)
 
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
-        """One plan (1, N) for every row of the batch."""
+        """One plan (1, N) for all rows of the batch."""
         scale = (1 - self.ratio(ctx)) ** (1 / len(ctx.grid))
         target = torch.zeros(1, device=x.device, dtype=torch.long)
         groups = 1
@@ -41,6 +41,6 @@ class Downsample(MergeStrategy):
 
 
 def _nearest(side: int, kept: int, device: torch.device) -> Tensor:
-    """(side,) for every position of an axis the nearest of the ``kept`` positions that resizing reads."""
+    """(side,) for every position of an axis, the nearest of the ``kept`` positions that resizing reads."""
     read = ((torch.arange(kept, device=device) + 0.5) * side / kept).long()
     return read[(torch.arange(side, device=device)[:, None] - read).abs().argmin(1)]

@@ -1,4 +1,4 @@
-"""A ratio that follows the timestep or the content, around any strategy."""
+"""A wrapper that gives any strategy a ratio that follows the timestep or the content."""
 
 import dataclasses
 import math
@@ -18,15 +18,16 @@ from .wrapper import Wrapper
 @register("dynamic-ratio")
 @dataclass(frozen=True)
 class DynamicRatio(Wrapper):
-    """Another strategy at a ratio of its own: by timestep, or by how much of the picture repeats itself.
+    """Another strategy at a changing ratio: by timestep, or by how much of the image repeats itself.
 
-    The third question that ReToM leaves open (arXiv 2507.12771). One ratio serves the whole batch, so that shapes stay equal.
+    The third question that ReToM leaves open (arXiv 2507.12771). One ratio is used for the whole batch, so that all rows keep
+    the same number of tokens.
 
     Args:
-        ratio: what replaces the inner strategy's ratio; with ``threshold``, the most that is merged.
-        inner: any strategy that has a ``ratio``.
-        threshold: cosine, in [-1, 1]; the ratio is the share of tokens more similar than it to one of their neighbours in
-            the grid, over the whole batch; None follows ``ratio`` alone.
+        ratio: replaces the inner strategy's ratio; with ``threshold``, it is the upper limit.
+        inner: any strategy with a ``ratio``.
+        threshold: cosine, in [-1, 1]; the ratio is the share of tokens, over the whole batch, whose cosine with a neighbor in
+            the grid is larger; None follows ``ratio`` alone.
         quantum: with ``threshold``, kept tokens are rounded up to a multiple of this, so that few shapes occur.
     """
 
@@ -37,9 +38,9 @@ class DynamicRatio(Wrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.threshold is not None and not -1 <= self.threshold <= 1:
-            raise ValueError(f"strategy 'dynamic-ratio': threshold is a cosine in [-1, 1]; given {self.threshold}")
+            raise ValueError(f"strategy 'dynamic-ratio': expected threshold in [-1, 1], got {self.threshold}")
         if self.quantum < 1:
-            raise ValueError(f"strategy 'dynamic-ratio': quantum is at least 1; given {self.quantum}")
+            raise ValueError(f"strategy 'dynamic-ratio': expected quantum to be at least 1, got {self.quantum}")
 
     @property
     def batch_shared(self) -> bool:
@@ -47,7 +48,7 @@ class DynamicRatio(Wrapper):
         return self.threshold is not None or self.inner.batch_shared
 
     def plan(self, x: Tensor, ctx: LayerContext) -> Plan | None:
-        """The inner strategy's plan at the ratio of this moment."""
+        """The inner strategy's plan at the current ratio."""
         if self.threshold is None:
             return self.inner.plan(x, ctx)
         n = x.shape[1]

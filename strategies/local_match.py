@@ -20,15 +20,15 @@ from mergekit_diff.windows import Windows, windows, windows_in_blocks
 class LocalMatch(MergeStrategy):
     """Match every source with the nearest destination of its own block; the best pairs of the grid merge. This project (2026).
 
-    ToMeSD (Bolya and Hoffman 2023, arXiv 2303.17604) with its search kept inside blocks, so that time and memory grow with N
-    instead of its square. Unlike ``retom``, even regions give more tokens than detailed ones. Its defaults are the project's
-    preset: three quarters of the keys and values on two levels, a plan a step.
+    ToMeSD (Bolya and Hoffman 2023, arXiv 2303.17604) with the search limited to blocks, so that time and memory grow linearly
+    with N. Unlike ``retom``, it merges more in uniform regions than in detailed ones. Its defaults are the project's preset:
+    three quarters of the keys and values on two levels, a new plan every step.
 
     Args:
         ratio: share of all tokens that is merged away; at most the share of sources, 3/4 for 2x2.
-        stride: the windows that hold one random destination each.
-        reach: sides of a block, in windows of ``stride``; at least 1.
-        metric: how alike two tokens are; the pairs of all blocks are ranked by it.
+        stride: the windows that have one random destination each.
+        reach: side of a block, in windows of ``stride``; at least 1.
+        metric: how similar two tokens are; it ranks the pairs of all blocks.
         reduction: how a destination and its sources become one.
     """
 
@@ -44,7 +44,7 @@ class LocalMatch(MergeStrategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.reach < 1:
-            raise ValueError(f"reach is at least 1 window; given {self.reach}")
+            raise ValueError(f"expected reach to be at least 1 window, got {self.reach}")
 
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
         """One random destination a window for (B, N, C) tokens, the same for every row of the batch."""

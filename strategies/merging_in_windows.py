@@ -28,12 +28,12 @@ def merge_in_windows(
     Args:
         x: (B, N, C) tokens.
         ctx: where and when.
-        window: the windows; k_w is a window's own size, smaller at the border.
-        ratio: the share of every window that is merged away.
+        window: gives the windows; k_w is the size of each, smaller at the border.
+        ratio: share of every window that is merged away.
         alpha: the merged token is ``alpha * D + (1 - alpha) * mean(S)``; None is the plain mean of D and S.
         reduction: how a window's sources and D become one.
-        choose: from a window's tokens (B, W, k, C) and their indices (W, k) the position (B, W, 1) of the representative D,
-            and the similarity (B, W, k) of every token to it.
+        choose: takes the tokens of windows (B, W, k, C) and their indices (B, W, k); returns the position (B, W, 1) of each
+            window's representative D, and the similarity (B, W, k) of every token to it.
     """
     asked = ratio(ctx)
     parts = windows(ctx, window, x.device)

@@ -1,4 +1,4 @@
-"""Random destinations: ReToM's windows without its choice."""
+"""Random destinations: ReToM's windows with a random representative."""
 
 from dataclasses import dataclass
 

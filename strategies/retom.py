@@ -25,8 +25,8 @@ class ReToM(MergeStrategy):
     Args:
         ratio: share of every window that is merged away.
         window: small in down and up blocks, large in the middle.
-        metric: how alike two tokens are.
-        alpha: share of the representative in the merged token, in [0, 1]; None is the plain mean, 1 / (r_w + 1).
+        metric: how similar two tokens are.
+        alpha: weight of the representative in the merged token, in [0, 1]; None is the plain mean, 1 / (r_w + 1).
         reduction: how D and S become one.
     """
 

@@ -23,9 +23,9 @@ class ToMeSD(MergeStrategy):
 
     Args:
         ratio: share of all tokens that is merged away; at most the share of sources, 3/4 for 2x2.
-        stride: the windows that hold one destination each, at the border smaller ones.
-        metric: how alike two tokens are.
-        randomize: a random destination in every window; else the first, as the paper's ``use_rand=False``.
+        stride: the windows that have one destination each; at the border they are smaller.
+        metric: how similar two tokens are.
+        randomize: whether the destination of a window is random; else it is the first token, the paper's ``use_rand=False``.
         reduction: how a destination and its sources become one.
     """
 
@@ -56,7 +56,7 @@ class ToMeSD(MergeStrategy):
 
 
 def _others(tokens: Tensor, n: int) -> Tensor:
-    """(n - len(tokens),) the rest of 0..n-1 in order, found without waiting for the device."""
+    """(n - len(tokens),) the other numbers of 0..n-1 in order; a stable sort, since ``nonzero`` waits for the device."""
     chosen = torch.zeros(n, dtype=torch.uint8, device=tokens.device)
     chosen[tokens] = 1
     return chosen.sort(stable=True).indices[: n - len(tokens)]

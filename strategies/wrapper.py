@@ -11,11 +11,11 @@ from .retom import ReToM
 
 @dataclass(frozen=True)
 class Wrapper(MergeStrategy):
-    """Another strategy at a ratio that is set here; all else is inherited from it.
+    """Another strategy at a ratio that is set here; everything else is inherited from it.
 
     Args:
-        ratio: what replaces the inner strategy's ratio.
-        inner: any strategy that has a ``ratio``.
+        ratio: replaces the inner strategy's ratio.
+        inner: any strategy with a ``ratio``.
     """
 
     ratio: RatioSchedule = Constant(0.5)
@@ -24,7 +24,7 @@ class Wrapper(MergeStrategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         if "ratio" not in {f.name for f in dataclasses.fields(self.inner)}:
-            raise ValueError(f"strategy '{self.name}': inner has no ratio to set: {self.inner!r}")
+            raise ValueError(f"strategy '{self.name}': expected inner to have a ratio, got {self.inner!r}")
         object.__setattr__(self, "inner", dataclasses.replace(self.inner, ratio=self.ratio))
 
     def defaults(self) -> Defaults:

@@ -104,7 +104,7 @@ def test_unknown_kind_is_refused_with_the_nearest():
 @pytest.mark.parametrize("spec", [None, True, {}, {"value": 0.5}, object()], ids=repr)
 def test_what_is_no_part_is_refused(kind, spec):
     message = refusal(make, kind, spec)
-    assert kind in message and "given" in message and names(kind)[0] in message
+    assert kind in message and "got" in message and names(kind)[0] in message
 
 
 def test_window_or_strategy_or_metric_is_no_fraction():
@@ -153,7 +153,7 @@ def test_ratio_outside_its_range_is_refused(value):
 @pytest.mark.parametrize("value", (0, -1, [0, 4], [4, -2], [], [2.5, 2], ["4", 4]), ids=str)
 def test_window_that_is_not_positive_whole_numbers_is_refused(value):
     message = refusal(make, "window", value)
-    assert "at least 1" in message and "given" in message
+    assert "at least 1" in message and "got" in message
     for name, field in (("retom", "window"), ("random-dest", "window"), ("tomesd", "stride")):
         assert "at least 1" in refusal(make, "strategy", {"name": name, field: value})
     assert "at least 1" in refusal(make, "window", {"name": "by-stage", "mid": value})
@@ -332,7 +332,7 @@ def test_a_name_is_taken_once_but_by_the_same_class_again(registry):
 
 
 def test_what_is_none_of_the_kinds_is_not_registered():
-    with pytest.raises(TypeError, match="MergeStrategy, SimilarityMetric, RatioSchedule, WindowSchedule"):
+    with pytest.raises(TypeError, match="MergeStrategy, RatioSchedule, Reduction, SimilarityMetric, WindowSchedule"):
         register("thing")(dict)
 
 

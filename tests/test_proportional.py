@@ -99,6 +99,6 @@ def test_none_takes_the_default_of_the_strategy_and_a_wrapper_that_of_its_inner_
 
 @pytest.mark.parametrize("wrong", ["yes", 1, 0.5])
 def test_anything_but_true_false_or_none_is_refused(wrong):
-    refused = pytest.raises(ValueError, match="expected proportional to be true, false or null")
+    refused = pytest.raises(ValueError, match="expected proportional to be True, False or None")
     with refused, merging(tiny_unet(), "retom", proportional=wrong):
         pass

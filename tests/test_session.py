@@ -441,7 +441,7 @@ def test_weights_of_guidance_halves_are_shared_too(unet, latents, predict):
 
 
 def test_odd_batch_with_shared_guidance_is_refused(unet, latents, predict, count_hooks):
-    with pytest.raises(ValueError, match=r"cfg.*even batch.*given 3"), merging(unet, "retom", share="cfg"):
+    with pytest.raises(ValueError, match=r"cfg.*even batch.*got 3"), merging(unet, "retom", share="cfg"):
         predict(unet, latents(batch=3))
     assert count_hooks(unet) == 0
 
@@ -613,6 +613,6 @@ def test_unet_without_attention_is_refused():
 
 
 def test_window_of_the_wrong_number_of_axes_is_refused_at_the_first_call(unet, latents, predict, count_hooks):
-    with pytest.raises(ValueError, match=r"3 axes.*2 axes"), merging(unet, "retom", window=[2, 2, 2]):
+    with pytest.raises(ValueError, match=r"2 axes.*3 axes"), merging(unet, "retom", window=[2, 2, 2]):
         predict(unet, latents())
     assert count_hooks(unet) == 0

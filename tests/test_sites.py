@@ -367,6 +367,6 @@ def test_grid_that_does_not_hold_the_tokens_is_refused(families, tokens):
         )
 
     toy = ToyVideo()
-    with pytest.raises(ValueError, match=r"block: 60 tokens do not lie on a grid of \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"block: expected 4 tokens on a grid of \(2, 2\), got 60"):
         with merging(toy, "retom"):
             toy(tokens(1, 8, 60).unflatten(2, (3, 4, 5)))

@@ -1,4 +1,4 @@
-"""Where tokens can be merged in a model: what a site is, and which function finds the sites of which model."""
+"""Where tokens can be merged in a model: sites, and the functions that find them in each family of models."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,12 @@ ROLES = ("self_attention", "key_value", "cross_attention", "feed_forward")
 
 
 def spatial(x: Tensor) -> tuple[int, ...]:
-    """The grid of a channels-first tensor: ``(h, w)`` of (B, C, h, w), ``(f, h, w)`` of (B, C, f, h, w)."""
+    """The grid of a channels-first tensor: ``(h, w)`` of (B, C, h, w), ``(f, h, w)`` of (B, C, f, h, w).
+
+    >>> import torch
+    >>> spatial(torch.zeros(2, 320, 64, 96))
+    (64, 96)
+    """
     return tuple(x.shape[2:])
 
 
@@ -24,15 +29,23 @@ class Site:
         block: the block; plans are made from its first argument, (B, N, C).
         roles: for "self_attention", "cross_attention" and "feed_forward" the submodule whose (B, N, C) input is merged and
             whose (B, N, C) output is unmerged. "key_value" hooks the one of "self_attention".
-        frame: the module around the block whose first argument tells the grid; None for a line of N tokens.
-        grid: reads the grid off the frame's first argument.
+        frame: the module around the block from whose first argument the grid is read; None for a line of N tokens.
+        grid: reads the grid from the frame's first argument.
         stage: "down", "mid" or "up" of a U-Net, else None.
         level: 0 for the finest grid that has attention in the model, 1 for the next.
         key_value_maps: the submodules of an attention that make its keys and values.
         key_value: the argument by which the self-attention takes tokens for its keys and values.
         key_bias: the argument by which the self-attention takes (B, 1, keys) numbers that are added to its scores.
-        passes: arguments that are handed on as they are, since they run over other tokens than the site's.
-        refuses: arguments that would be wrong on merged tokens whatever their shape.
+        passes: arguments that are passed on unchanged, since they belong to other tokens than the site's.
+        refuses: arguments that would be wrong on merged tokens, whatever their shape.
+
+    Raises:
+        ValueError: an unknown role.
+
+    >>> from torch import nn
+    >>> block = nn.Sequential(nn.Linear(8, 8))
+    >>> Site("blocks.0", block, roles={"feed_forward": block[0]}).level
+    0
     """
 
     name: str
@@ -58,7 +71,16 @@ _FAMILIES: dict[str, FindSites] = {}
 
 
 def register_family(*class_names: str) -> Callable[[FindSites], FindSites]:
-    """Decorator: the function that finds the sites of models of these classes, named so that nothing need be imported."""
+    """Decorator: register the function that finds the sites of models of these classes.
+
+    Args:
+        *class_names: names of classes, so that none has to be imported; subclasses are found by them too.
+
+    >>> @register_family("MyTransformer")
+    ... def sites(model):
+    ...     for i, block in enumerate(model.blocks):
+    ...         yield Site(f"blocks.{i}", block, roles={"self_attention": block.attn})
+    """
 
     def known(find: FindSites) -> FindSites:
         _FAMILIES.update(dict.fromkeys(class_names, find))
@@ -77,7 +99,8 @@ def find_sites(model: nn.Module) -> list[Site]:
     find = next((_FAMILIES[c.__name__] for c in type(model).__mro__ if c.__name__ in _FAMILIES), None)
     if find is None:
         known = ", ".join(sorted(_FAMILIES))
-        raise ValueError(f"no sites are known for {type(model).__name__}; known: {known}; register_family adds a model")
+        name = type(model).__name__
+        raise ValueError(f"expected a model of a registered family, got {name}; possible: {known}; or use register_family")
     sites = list(find(model))
     if not sites:
         raise ValueError(f"this {type(model).__name__} has no block with self-attention over a grid")

@@ -1,4 +1,4 @@
-"""U-Nets and ControlNets of diffusers, found by structure: any block with ``attn1`` inside a down, middle or up block."""
+"""U-Nets and ControlNets of diffusers: every block with ``attn1`` inside a down, middle or up block is a site."""
 
 from collections.abc import Iterable, Iterator
 
@@ -31,7 +31,7 @@ def sites(model: nn.Module) -> Iterable[Site]:
 
 
 def _parts(model: nn.Module) -> Iterator[tuple[int, str, str, nn.Module]]:
-    """Every down, middle and up block with how often it is halved."""
+    """Every down, middle and up block, with the number of times that its resolution has been halved."""
     factor = 0
     for i, part in enumerate(model.get_submodule("down_blocks").children()):
         yield factor, "down", f"down_blocks.{i}", part
@@ -48,7 +48,7 @@ def _has(part: nn.Module, resamplers: str) -> bool:
 
 
 def _blocks(part: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """Name, enclosing module and block, for every transformer block with self-attention in its first attention."""
+    """Name, enclosing module and block, for every transformer block whose first attention is self-attention."""
     for frame_name, frame in part.named_modules():
         for i, block in enumerate(getattr(frame, "transformer_blocks", ())):
             if hasattr(block, "attn1") and not getattr(block, "only_cross_attention", False):
