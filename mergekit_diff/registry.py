@@ -2,16 +2,16 @@
 
 import dataclasses
 import difflib
-import importlib.metadata
 import inspect
 import types
 import typing
-import warnings
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, TypeVar
+
+from .plugins import load_plugins
 
 KINDS: "dict[str, type[Part]]" = {}
 """Every class that names a kind of its own, such as MergeStrategy: it enters itself when it is defined."""
@@ -154,16 +154,6 @@ def one_of(word: str, possible: typing.Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(str(word), options, 1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise ValueError(f"unknown {what} '{word}'; {hint}possible: {', '.join(options) or 'none'}")
-
-
-@cache
-def load_plugins() -> None:
-    """Import every module of the entry-point group ``mergekit_diff.plugins``; one that fails is said and left out."""
-    for entry in importlib.metadata.entry_points(group="mergekit_diff.plugins"):
-        try:
-            entry.load()
-        except Exception as error:
-            warnings.warn(f"plug-in {entry.name} ({entry.value}) does not import: {error}", stacklevel=2)
 
 
 @cache

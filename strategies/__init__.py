@@ -1,7 +1,5 @@
-"""Merge strategies, one file a paper or idea. A file dropped here is found with no other edit."""
+"""Merge strategies, one file per paper or idea. A file dropped here is found with no other edit."""
 
-import importlib
-import pkgutil
+from mergekit_diff.plugins import import_all
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+import_all(__name__, __path__)

@@ -342,19 +342,6 @@ def test_abstract_parts_are_not_built():
             cls()
 
 
-def test_plug_in_that_does_not_import_is_said_and_left_out(registry, monkeypatch):
-    class Broken:
-        name, value = "broken", "nowhere.at_all"
-
-        def load(self):
-            raise ImportError("No module named 'nowhere'")
-
-    registry.load_plugins.cache_clear()
-    monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda group: [Broken()])
-    with pytest.warns(UserWarning, match=r"broken.*nowhere"):
-        assert "retom" in names("strategy")
-
-
 METRICS = {
     "cosine": lambda a, b: a @ b / (a.norm() * b.norm()),
     "dot": lambda a, b: a @ b,

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from ..registry import load_plugins, one_of
+from ..plugins import load_plugins
+from ..registry import one_of
 
 ROLES = ("self_attention", "key_value", "cross_attention", "feed_forward")
 
