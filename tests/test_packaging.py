@@ -1,9 +1,11 @@
 """The package as a wheel: built, installed into an environment of its own, used from another folder."""
 
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -11,8 +13,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+import mergekit_diff
+
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info", "__pycache__", "shared", "wandb")
+
+HOMES = {
+    "mergekit_diff": "mergekit_diff",
+    "strategies": "mergekit_diff/strategies",
+    "experiments": "mergekit_diff/experiments",
+}
 
 PLUG_IN = '''
 from dataclasses import dataclass
@@ -66,20 +76,56 @@ def installed(wheel, tmp_path_factory):
     return programs
 
 
-def test_wheel_holds_every_module_and_data_file_of_its_folders(wheel):
-    inside = set(zipfile.ZipFile(wheel).namelist())
-    homes = {
-        "mergekit_diff": "mergekit_diff",
-        "strategies": "mergekit_diff/strategies",
-        "experiments": "mergekit_diff/experiments",
-    }
-    for folder, home in homes.items():
+def shipped():
+    """Every file of the three folders, as placed in the wheel; not the findings and logs, which belong to the repository."""
+    for folder, home in HOMES.items():
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".yaml", ".txt", ".safetensors", ".j2", ".css", ".js") and not {
-                "__pycache__",
-                "findings",
-            } & set(path.parts):
-                assert f"{home}/{path.relative_to(ROOT / folder).as_posix()}" in inside
+            place = path.relative_to(ROOT / folder)
+            log = len(place.parts) == 1 and path.suffix == ".md"
+            if path.is_file() and "__pycache__" not in path.parts and place.parts[0] != "findings" and not log:
+                yield f"{home}/{place.as_posix()}"
+
+
+def test_wheel_holds_every_module_and_data_file_of_its_folders_and_nothing_else(wheel):
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert inside == set(shipped())
+
+
+def test_no_package_is_forgotten():
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {
+        ".".join([home.replace("/", "."), *path.parent.relative_to(ROOT / folder).parts])
+        for folder, home in HOMES.items()
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert sorted(tools["packages"]) == sorted(found)
+
+
+def test_wheel_tells_type_checkers_that_it_is_typed(wheel):
+    assert "mergekit_diff/py.typed" in zipfile.ZipFile(wheel).namelist()
+
+
+def test_version_is_the_same_wherever_it_is_written():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert mergekit_diff.__version__ == project["version"] == str(citation["version"])
+
+
+def test_citation_file_has_what_its_schema_demands():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0" and citation["type"] == "software" and citation["message"] and citation["authors"]
+    (paper,) = citation["references"]
+    assert {"type", "title", "authors"} <= set(paper) and "2507.12771" in paper["url"]
+
+
+def test_oldest_versions_are_the_lower_bounds():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
+    lower = dict(re.findall(r"^([\w.-]+)(?:\[\w+\])?>=([\d.]+)", "\n".join(project["dependencies"] + extras), re.M))
+    oldest = dict(re.findall(r"^([\w.-]+)==([\d.]+)$", (ROOT / ".ci/oldest.txt").read_text(), re.M))
+    assert {"torch", "diffusers", "transformers"} <= set(oldest)
+    for name, version in oldest.items():
+        assert version == lower[name] or version.startswith(f"{lower[name]}."), name
 
 
 def test_wheel_has_no_top_level_package_but_its_own(wheel):
@@ -130,8 +176,6 @@ def test_import_leaves_torch_out(tmp_path):
 
 
 def test_public_names_are_all_there():
-    import mergekit_diff
-
     for name in mergekit_diff.__all__:
         assert getattr(mergekit_diff, name).__name__ == name
     assert dir(mergekit_diff) == sorted(mergekit_diff.__all__)
