@@ -14,14 +14,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WITHOUT = """
-import sys
+import runpy, sys
 absent = set(sys.argv.pop(1).split(","))
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in absent:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Absent())
-import runpy
+class Without:
+    def __init__(self, finder): self.finder = finder
+    def __getattr__(self, name): return getattr(self.finder, name)
+    def find_spec(self, name, *rest): return None if name.partition(".")[0] in absent else self.finder.find_spec(name, *rest)
+sys.meta_path[:] = map(Without, sys.meta_path)
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
 

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
 import venv
 import zipfile
@@ -72,7 +71,7 @@ def installed(wheel, tmp_path_factory):
     )
     assert pip.returncode == 0, pip.stderr
     (packages,) = folder.glob("lib/python*/site-packages")
-    (packages / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    (packages / "libraries.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     return programs
 
 
