@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mergekit_diff import names, plugins
+from mergekit_diff import make, names, plugins
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,3 +130,13 @@ def test_a_strategy_whose_defaults_are_parts_passes_lint_with_our_configuration(
             [sys.executable, "-m", "ruff", *command, "--no-cache", "."], cwd=tmp_path, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("registry")
+def test_metric_and_schedules_of_contributing_work(tokens, context):
+    block = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)[1]
+    exec(block, {"__name__": "example"})
+    ctx = context((6, 5))
+    assert make("metric", "chebyshev")(tokens(2, 5), tokens(2, 7)).shape == (2, 5, 7)
+    assert make("ratio", {"name": "warm-up", "steps": 1})(ctx) == 0 and make("ratio", {"name": "warm-up", "steps": 0})(ctx) == 0.5
+    assert make("window", "half-grid")(ctx) == (3, 3)
