@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from mergekit_diff import make, names, plugins
+from mergekit_diff import MergePlan, make, names, plugins
 
 ROOT = Path(__file__).parents[1]
 
@@ -133,10 +134,13 @@ def test_a_strategy_whose_defaults_are_parts_passes_lint_with_our_configuration(
 
 
 @pytest.mark.usefixtures("registry")
-def test_metric_and_schedules_of_contributing_work(tokens, context):
+def test_parts_of_contributing_work(tokens, context):
     block = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)[1]
     exec(block, {"__name__": "example"})
     ctx = context((6, 5))
     assert make("metric", "chebyshev")(tokens(2, 5), tokens(2, 7)).shape == (2, 5, 7)
     assert make("ratio", {"name": "warm-up", "steps": 1})(ctx) == 0 and make("ratio", {"name": "warm-up", "steps": 0})(ctx) == 0.5
     assert make("window", "half-grid")(ctx) == (3, 3)
+    x, target = tokens(1, 3), torch.tensor([[0, 0, 2]])
+    blend = MergePlan.from_target(target, 2, reduction=make("reduction", {"name": "blend", "share": 0.25}))
+    torch.testing.assert_close(blend.merge(x)[0, 0], 0.875 * x[0, 0] + 0.125 * x[0, 1])
