@@ -1,4 +1,4 @@
-"""Imports what registers itself: plug-ins by their entry points, strategies by their files. One that fails hides no other."""
+"""Import plug-ins by their entry points and strategies by their files; one that fails hides no other."""
 
 import importlib
 import importlib.metadata
