@@ -1,0 +1,88 @@
+"""A page a study that was run: its question, its answer and its tables, computed from the kept rows, and what the log says."""
+
+import contextlib
+import io
+from functools import cache
+from pathlib import Path
+
+import yaml
+from generated import add, extend_nav
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
+from texts import ROOT, section
+
+from mergekit_diff.experiments.cli import main
+
+FINDINGS = ROOT / "experiments" / "findings"
+STUDIES = ROOT / "experiments" / "studies"
+LISTS = ("<!-- findings -->", "<!-- studies -->")
+AGAIN = "-b"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Generate the pages."""
+    pages = [add(files, config, f"findings/{folder.name}.md", _page(folder)) for folder in _folders()]
+    extend_nav(config, "Findings", [{"Studies": pages}])
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put the tables of all findings and of all studies in the place of their markers."""
+    for marker, table in zip(LISTS, (_overview, _studies), strict=True):
+        markdown = markdown.replace(marker, table()) if marker in markdown else markdown
+    return markdown
+
+
+def _folders() -> list[Path]:
+    return sorted(path.parent for path in FINDINGS.glob("*/rows.jsonl.gz"))
+
+
+@cache
+def _report(folder: Path) -> str:
+    """What ``mergekit-diff report`` prints of kept rows."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        if main(["report", str(folder)]):
+            raise ValueError(f"{folder} gives no report")
+    return printed.getvalue()
+
+
+def _study(folder: Path) -> dict[str, str]:
+    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["study"]
+
+
+def _page(folder: Path) -> str:
+    """Question, hypothesis, answer, the log's reading of them, the tables, and the command."""
+    question, answer, *tables = _report(folder).strip().split("\n\n")
+    name, second = folder.name.removesuffix(AGAIN), folder.name.endswith(AGAIN)
+    command = f"mergekit-diff run {name}" + (" prompts=emoji-64-b" if second else "")
+    parts = [
+        f"# {folder.name}",
+        f"**{question}**",
+        f"*Hypothesis, written down before:* {_study(folder)['hypothesis'].strip()}",
+        f"*Answer:* {answer}",
+        _reading(name, second),
+        *tables,
+        f"Computed from the rows by `mergekit-diff report experiments/findings/{folder.name}`; `{command}` asks again.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _reading(name: str, second: bool) -> str:
+    """The bullets of the log, which also say what was corrected later."""
+    text = section((ROOT / "experiments" / "LOG.md").read_text(encoding="utf-8"), f"{name}, again" if second else name)
+    return "\n".join(text[text.index("\n* ") :].strip().splitlines())
+
+
+def _overview() -> str:
+    rows = []
+    for folder in _folders():
+        _, answer, *_ = _report(folder).strip().split("\n\n")
+        rows.append(f"| [{folder.name}]({folder.name}.md) | {_study(folder)['question']} | {answer} |")
+    return "\n".join(["| study | question | answer by the rule |", "|---|---|---|", *rows])
+
+
+def _studies() -> str:
+    files = sorted(STUDIES.glob("*.yaml"))
+    questions = [(path.stem, yaml.safe_load(path.read_text(encoding="utf-8"))["question"]) for path in files]
+    return "\n".join(["| study | question |", "|---|---|", *[f"| `{name}` | {question} |" for name, question in questions]])

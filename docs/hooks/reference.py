@@ -1,0 +1,57 @@
+"""The reference of the Python interface: a page a module of the library, a page a package of the experiments."""
+
+import inspect
+from pathlib import Path
+
+import mergekit_diff
+from generated import add, extend_nav
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import Files
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("models", "study", "run", "results", "tasks", "metrics", "report", "bench", "tracking")
+HEAD = "---\nsearch:\n  boost: 0.5\n---\n\n"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Generate the pages, so that they follow the packages."""
+    front = add(files, config, "api/index.md", _front())
+    library = [add(files, config, f"api/{name}.md", _page(name, [name])) for name in _modules("mergekit_diff")]
+    names = _modules("strategies", "mergekit_diff.strategies")
+    strategies = add(files, config, "api/mergekit_diff.strategies.md", _page("mergekit_diff.strategies", names))
+    experiments = []
+    for package in PACKAGES:
+        name = f"mergekit_diff.experiments.{package}"
+        modules = _modules(f"experiments/{package}", name)
+        if modules:
+            experiments.append(add(files, config, f"api/{name}.md", _page(name, modules)))
+    extend_nav(config, "API", [front, {"Library": library}, strategies, {"Experiments": experiments}])
+    return files
+
+
+def _modules(folder: str, package: str | None = None) -> list[str]:
+    """Dotted names of the public modules in a folder and below it that say anything."""
+    package = package or folder
+    found = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        parts = path.relative_to(ROOT / folder).with_suffix("").parts
+        if not any(part.startswith("_") for part in parts):
+            found.append(".".join((package, *parts)))
+    return found
+
+
+def _page(title: str, modules: list[str]) -> str:
+    if modules == [title]:
+        return f"{HEAD}::: {title}\n    options:\n      heading_level: 1\n"
+    return f"{HEAD}# `{title}`\n\n" + "\n".join(f"::: {module}\n    options:\n      heading_level: 2\n" for module in modules)
+
+
+def _front() -> str:
+    """The public names of ``mergekit_diff``, each with its first line and a link."""
+    rows = []
+    for name in mergekit_diff.__all__:
+        public = getattr(mergekit_diff, name)
+        first = (inspect.getdoc(public) or "").split("\n")[0].replace("|", "\\|")
+        rows.append(f"| [`{name}`][{public.__module__}.{public.__qualname__}] | {first} |")
+    table = "\n".join(["| name | |", "|---|---|", *rows])
+    return f"# API\n\nWhat `from mergekit_diff import ...` offers:\n\n{table}\n\nEvery module has a page of its own.\n"
