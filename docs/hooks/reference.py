@@ -1,16 +1,37 @@
-"""The reference of the Python interface: a page a module of the library, a page a package of the experiments."""
+"""The reference of the Python interface: a page a module of the library, a page a package of the experiments.
+
+strategies/ and experiments/ lie at the top of the repository and are installed inside the package, which the reader of docstrings cannot
+follow. So the sources are laid out in build/api as they are installed, and mkdocs.yml points there.
+"""
 
 import inspect
+import re
+import shutil
 from pathlib import Path
 
 import mergekit_diff
 from generated import add, extend_nav
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parents[2]
+INSTALLED = ROOT / "build" / "api"
+HOMES = {"mergekit_diff": ".", "strategies": "strategies", "experiments": "experiments"}
 PACKAGES = ("models", "study", "run", "results", "tasks", "metrics", "report", "bench", "tracking")
+DEFINES = re.compile(r"^(class|def) [A-Za-z]", re.MULTILINE)
 HEAD = "---\nsearch:\n  boost: 0.5\n---\n\n"
+
+
+@event_priority(100)  # before mkdocstrings looks at its paths
+def on_config(config: MkDocsConfig) -> None:
+    """Copy the sources to where they are when installed."""
+    shutil.rmtree(INSTALLED, ignore_errors=True)
+    for folder, home in HOMES.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            target = INSTALLED / "mergekit_diff" / home / path.relative_to(ROOT / folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -30,14 +51,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _modules(folder: str, package: str | None = None) -> list[str]:
-    """Dotted names of the public modules in a folder and below it that say anything."""
-    package = package or folder
-    found = []
+    """Dotted names of the public modules in a folder and below it; of a package only if it defines something itself."""
+    names = []
     for path in sorted((ROOT / folder).rglob("*.py")):
-        parts = path.relative_to(ROOT / folder).with_suffix("").parts
+        parts = [package or folder, *path.relative_to(ROOT / folder).with_suffix("").parts]
+        if parts[-1] == "__init__" and DEFINES.search(path.read_text(encoding="utf-8")):
+            parts.pop()
         if not any(part.startswith("_") for part in parts):
-            found.append(".".join((package, *parts)))
-    return found
+            names.append(".".join(parts))
+    return names
 
 
 def _page(title: str, modules: list[str]) -> str:
