@@ -57,7 +57,7 @@ def _page(folder: Path) -> str:
     name, second = folder.name.removesuffix(AGAIN), folder.name.endswith(AGAIN)
     command = f"mergekit-diff run {name}" + (" prompts=emoji-64-b" if second else "")
     parts = [
-        f"# {folder.name}",
+        f"---\nhide: [toc]\n---\n\n# {folder.name}",
         f"**{question}**",
         f"*Hypothesis, written down before:* {_study(folder)['hypothesis'].strip()}",
         f"*Answer:* {answer}",
@@ -70,7 +70,7 @@ def _page(folder: Path) -> str:
 
 def _reading(name: str, second: bool) -> str:
     """The bullets of the log, which also say what was corrected later."""
-    text = section((ROOT / "experiments" / "LOG.md").read_text(encoding="utf-8"), f"{name}, again" if second else name)
+    text = section((ROOT / "experiments" / "LOG.md").read_text(encoding="utf-8"), f"{name}, repeated" if second else name)
     return "\n".join(text[text.index("\n* ") :].strip().splitlines())
 
 
