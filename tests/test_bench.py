@@ -385,10 +385,10 @@ def test_a_subject_calls_its_model_by_step():
     assert seen == [(3.0, False)]
 
 
-def test_the_speed_table_of_readme_follows_from_the_records():
+def test_the_speed_table_of_the_docs_follows_from_the_records():
     records = Path(experiments.__path__[0]) / "findings" / "speed"
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    assert speed_table.table(records).strip() in readme
+    speed = (Path(__file__).parent.parent / "docs" / "speed.md").read_text()
+    assert speed_table.table(records).strip() in speed
 
 
 def test_a_missing_record_is_named_with_what_makes_it(tmp_path):

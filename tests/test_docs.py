@@ -1,19 +1,37 @@
-"""The examples of the documents run as they stand."""
+"""The examples of the documents run as they stand, and the site has every page that it names."""
 
 import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tiny import tiny_unet
 
 from mergekit_diff import make, merging, names
+from mergekit_diff.experiments.study.loading import load_study
+from mergekit_diff.experiments.study.sweep import cells
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+LINK = re.compile(r"\]\(([^)#\s:]+)(?:#[^)\s]*)?\)")
 
 
-def blocks(document: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.S)
+def blocks(document: str, language: str = "python") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.S)
+
+
+def pages(nav) -> list[str]:
+    """Every page of a navigation, in order."""
+    if isinstance(nav, str):
+        return [nav]
+    return [page for entry in (nav.values() if isinstance(nav, dict) else nav) for page in pages(entry)]
+
+
+@pytest.fixture(scope="module")
+def site():
+    return yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 
 
 @pytest.mark.usefixtures("registry")
@@ -27,7 +45,66 @@ def test_contributing_strategy_merges_in_a_unet():
     assert session.report().granted == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_python_examples_are_valid_python(document):
     for block in blocks(document):
         compile(block, document, "exec")
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/guide/first-merge.md"])
+def test_first_example_generates_an_image_on_merged_tokens(document, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    exec(blocks(document)[0].replace("num_inference_steps=20", "num_inference_steps=2"), namespace)
+    assert namespace["image"].size == (64, 64)
+    assert namespace["session"].report().granted > 0.4
+    assert "granted" in capsys.readouterr().out
+
+
+def test_model_of_the_guide_is_merged(capsys):
+    exec(blocks("docs/guide/add-a-model.md")[0], namespace := {"__name__": "example"})
+    assert namespace["session"].report().granted == pytest.approx(0.5)
+
+
+@pytest.mark.usefixtures("registry")
+def test_studies_of_the_guide_load_and_have_a_control(tmp_path):
+    exec(blocks("CONTRIBUTING.md")[0], {"__name__": "example"})
+    for document in ("docs/guide/write-a-strategy.md", "docs/guide/run-a-study.md"):
+        file = tmp_path / "study.yaml"
+        file.write_text(blocks(document, "yaml")[0])
+        assert "control" in {cell.role for cell in cells(load_study(str(file)))}
+
+
+def test_readme_is_short_and_names_every_strategy():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    assert not [name for name in names("strategy") if f"| `{name}` |" not in text]
+
+
+def test_every_strategy_has_a_small_image():
+    for name in names("strategy"):
+        assert 0 < (DOCS / "strategies" / f"{name}.png").stat().st_size < 60_000, f"python docs/draw_strategies.py draws {name}"
+
+
+def test_every_page_of_the_navigation_exists_and_every_page_is_in_it(site):
+    named = pages(site["nav"])
+    assert len(named) == len(set(named))
+    assert set(named) == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+
+
+@pytest.mark.parametrize("document", [*TEXTS, ROOT / "experiments/LOG.md"], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(document):
+    generated = {DOCS / "notebooks" / f"{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    for target in LINK.findall(re.sub(r"```.*?```", "", document.read_text(), flags=re.S)):
+        path = (document.parent / target).resolve()
+        assert path.exists() or path in generated, target
+
+
+def test_included_texts_exist():
+    for path in DOCS.rglob("*.md"):
+        for text, heading in re.findall(r"<!-- include (\S+?)(?: # (.+?))? -->", path.read_text()):
+            assert heading in ("", *re.findall(r"^#+ (.+)$", (ROOT / text).read_text(), re.M)), path
+
+
+def test_site_needs_no_network(site):
+    assert site["theme"]["font"] is False

@@ -1,6 +1,6 @@
 """The reference of the Python interface: a page a module of the library, a page a package of the experiments.
 
-strategies/ and experiments/ lie at the top of the repository and are installed inside the package, which the reader of docstrings cannot
+strategies/ and experiments/ lie at the top of the repository but are installed inside the package, which griffe cannot
 follow. So the sources are laid out in build/api as they are installed, and mkdocs.yml points there.
 """
 
@@ -9,11 +9,12 @@ import re
 import shutil
 from pathlib import Path
 
-import mergekit_diff
 from generated import add, extend_nav
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import Files
+
+import mergekit_diff
 
 ROOT = Path(__file__).parents[2]
 INSTALLED = ROOT / "build" / "api"
