@@ -18,6 +18,7 @@ FINDINGS = ROOT / "experiments" / "findings"
 STUDIES = ROOT / "experiments" / "studies"
 LISTS = ("<!-- findings -->", "<!-- studies -->")
 AGAIN = "-b"
+CORRECTIONS = "log.md#2026-11-24-corrections"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -60,7 +61,7 @@ def _page(folder: Path) -> str:
         f"---\nhide: [toc]\n---\n\n# {folder.name}",
         f"**{question}**",
         f"*Hypothesis, written down before:* {_study(folder)['hypothesis'].strip()}",
-        f"*Answer:* {answer}",
+        f"*Answer by the rule:* {answer}",
         _reading(name, second),
         *tables,
         f"Computed from the rows by `mergekit-diff report experiments/findings/{folder.name}`; `{command}` asks again.",
@@ -71,7 +72,7 @@ def _page(folder: Path) -> str:
 def _reading(name: str, second: bool) -> str:
     """The bullets of the log, which also say what was corrected later."""
     text = section((ROOT / "experiments" / "LOG.md").read_text(encoding="utf-8"), f"{name}, repeated" if second else name)
-    return "\n".join(text[text.index("\n* ") :].strip().splitlines())
+    return text[text.index("\n* ") :].strip().replace("the corrections", f"the [corrections]({CORRECTIONS})")
 
 
 def _overview() -> str:

@@ -21,7 +21,7 @@ INSTALLED = ROOT / "build" / "api"
 HOMES = {"mergekit_diff": ".", "strategies": "strategies", "experiments": "experiments"}
 PACKAGES = ("models", "study", "run", "results", "tasks", "metrics", "report", "bench", "tracking")
 DEFINES = re.compile(r"^(class|def) [A-Za-z]", re.MULTILINE)
-HEAD = "---\nsearch:\n  boost: 0.5\n---\n\n"
+HEAD = "---\ntitle: {}\nsearch:\n  boost: 0.5\n---\n\n"
 
 
 @event_priority(100)  # before mkdocstrings looks at its paths
@@ -64,9 +64,10 @@ def _modules(folder: str, package: str | None = None) -> list[str]:
 
 
 def _page(title: str, modules: list[str]) -> str:
+    head = HEAD.format(title.removeprefix("mergekit_diff.").removeprefix("experiments."))
     if modules == [title]:
-        return f"{HEAD}::: {title}\n    options:\n      heading_level: 1\n"
-    return f"{HEAD}# `{title}`\n\n" + "\n".join(f"::: {module}\n    options:\n      heading_level: 2\n" for module in modules)
+        return f"{head}::: {title}\n    options:\n      heading_level: 1\n"
+    return f"{head}# `{title}`\n\n" + "\n".join(f"::: {module}\n    options:\n      heading_level: 2\n" for module in modules)
 
 
 def _front() -> str:
