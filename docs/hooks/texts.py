@@ -52,7 +52,7 @@ def section(text: str, heading: str) -> str:
 
 def homes() -> dict[str, str]:
     """The page of every text that a page includes whole, and of every notebook; paths in the repository and in the site."""
-    pages = {"experiments/findings": "findings/index.md"}
+    pages = {"experiments/findings": "findings/index.md", "notebooks": "notebooks/01_first_merge.md"}
     for page in DOCS.rglob("*.md"):
         whole = DIRECTIVE.fullmatch(page.read_text(encoding="utf-8").strip())
         if whole is not None and whole[2] is None:
