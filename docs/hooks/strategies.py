@@ -1,7 +1,6 @@
 """The page of strategies, made from what is registered: one sentence, one image and the defaults of each."""
 
 import inspect
-from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
@@ -10,7 +9,6 @@ from mkdocs.structure.pages import Page
 from mergekit_diff import MergeStrategy, make, names
 
 MARKER = "<!-- strategies -->"
-DOCS = Path(__file__).parents[1]
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -19,10 +17,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _strategies() -> str:
-    return "\n\n".join(_strategy(name, type(make("strategy", name))) for name in names("strategy"))
+    return "\n\n".join(_strategy(make("strategy", name)) for name in names("strategy"))
 
 
-def _strategy(name: str, cls: type[MergeStrategy]) -> str:
+def _strategy(strategy: MergeStrategy) -> str:
+    cls, name = type(strategy), strategy.name
     sentence = (inspect.getdoc(cls) or "").split("\n")[0]
     image = f"![which tokens {name} merges]({name}.png){{ width=256 }}"
-    return f"## {name}\n\n{sentence}\n\n{image}\n\nSettings: [`{cls.__name__}`][{cls.__module__}.{cls.__qualname__}]."
+    defaults = strategy.defaults()
+    where = f"Default roles: {', '.join(f'`{role}`' for role in defaults.roles)}; levels: {defaults.levels or 'all'}; "
+    where += f"refresh: {defaults.refresh}. Settings: [`{cls.__name__}`][{cls.__module__}.{cls.__qualname__}]."
+    return f"## {name}\n\n{sentence}\n\n{image}\n\n{where}"
