@@ -1,7 +1,8 @@
-"""The reference of the Python interface: a page a module of the library, a page a package of the experiments.
+"""The reference of the Python interface: a page for each module of the library and for each package of the experiments.
 
-strategies/ and experiments/ lie at the top of the repository but are installed inside the package, which griffe cannot
-follow. So the sources are laid out in build/api as they are installed, and mkdocs.yml points there.
+strategies/ and experiments/ are at the top of the repository but installed inside the package, which griffe cannot follow.
+So build/api gets a copy of the sources as they are installed, and mkdocs.yml points there. In the copy, examples are fenced
+and Sphinx roles are plain code, since docstrings are rendered as Markdown.
 """
 
 import inspect
@@ -20,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 INSTALLED = ROOT / "build" / "api"
 HOMES = {"mergekit_diff": ".", "strategies": "strategies", "experiments": "experiments"}
 PACKAGES = ("models", "study", "run", "results", "tasks", "metrics", "report", "bench", "tracking")
+EXAMPLE = re.compile(r'^(( *)>>> .*\n(?:\2(?!""").+\n)*)', re.MULTILINE)
+ROLE = re.compile(r":(?:func|class|meth|mod):`[.~]*([^`]+)`")
 DEFINES = re.compile(r"^(class|def) [A-Za-z]", re.MULTILINE)
 HEAD = "---\ntitle: {}\nsearch:\n  boost: 0.5\n---\n\n"
 
@@ -32,7 +35,8 @@ def on_config(config: MkDocsConfig) -> None:
         for path in (ROOT / folder).rglob("*.py"):
             target = INSTALLED / "mergekit_diff" / home / path.relative_to(ROOT / folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            text = EXAMPLE.sub(r"\2```pycon\n\1\2```\n", path.read_text(encoding="utf-8"))
+            target.write_text(ROLE.sub(r"`\1`", text), encoding="utf-8")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
