@@ -17,7 +17,7 @@ from .speed import seconds_of_plan, speed
 MARGIN = 1.1
 """A site merges only if it saves this many times what it costs, so that a small error of the estimate makes nothing slower."""
 
-Decision = Mapping[str, Any]
+Decision = dict[str, Any]
 """``merges``, whether the site does, and ``saves_ms`` and ``costs_ms``, the estimate behind it; JSON can hold it."""
 
 
@@ -47,7 +47,7 @@ class Gate:
         refresh: how many steps share a plan at most; a ratio or window that changes at every step makes more.
     """
 
-    def __init__(self, decisions: str | Mapping[str, Decision], refresh: int) -> None:
+    def __init__(self, decisions: str | Mapping[str, Mapping[str, Any]], refresh: int) -> None:
         self.refresh = refresh
         self.decided: dict[str, Decision] = {} if isinstance(decisions, str) else {k: dict(v) for k, v in decisions.items()}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .clock import Clock
 from .components import LayerContext, MergeStrategy, RatioSchedule
-from .plan import MergePlan, Plan
+from .plan import MergePlan, Plan, as_ready
 from .settling import schedules, settled
 from .sites import Site
 
@@ -142,7 +142,9 @@ class Planner:
             plan = turn.strategy.plan(conditional, turn.ctx)
             if isinstance(plan, MergePlan):
                 plan = plan.repeat(len(x) // len(plan.assign))
-            turn.plan, turn.ready, turn.due = plan, _ready(plan, len(x)), False
+            turn.plan, turn.ready, turn.due = plan, None, False
+            if plan is not None and plan.num_groups < plan.num_tokens:
+                turn.ready = as_ready(plan, len(x))
         return turn.plan
 
     def follow(self, decision: Mapping[str, Any], turn: Turn) -> None:
@@ -165,9 +167,3 @@ class Planner:
     def _noise(self, ctx: LayerContext, n: int) -> Tensor:
         digest = hashlib.blake2b(f"{self.seed}/{ctx.step}/{ctx.site}".encode(), digest_size=7).digest()
         return torch.rand(n, generator=torch.Generator().manual_seed(int.from_bytes(digest, "big")))
-
-
-def _ready(plan: Plan | None, batch: int) -> Plan | None:
-    if plan is None or plan.num_groups == plan.num_tokens:
-        return None
-    return plan.ready(batch) if isinstance(plan, MergePlan) else plan

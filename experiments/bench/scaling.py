@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mergekit_diff import LayerContext, MergeStrategy
+from mergekit_diff.plan import as_ready
 
 from ..models import resolve_device
 from ..study.rehearsal import toy_context
@@ -110,6 +111,6 @@ def _planner(strategy: MergeStrategy, role: str) -> Callable[[Tensor, tuple[int,
     @torch.no_grad()
     def make_plan(x: Tensor, grid: tuple[int, int]) -> object:
         plan = strategy.plan(x, context(grid))
-        return plan if plan is None else plan.ready(len(x))
+        return plan if plan is None else as_ready(plan, len(x))
 
     return make_plan
