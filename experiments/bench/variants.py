@@ -37,7 +37,7 @@ class Variant:
     attach: Callable[[nn.Module], AbstractContextManager[Callable[[], tuple[int, int]]]]
     keeps: bool = False
     floor: str | None = None
-    gates: dict[str, dict[str, Any]] | None = None
+    gates: Mapping[str, Mapping[str, Any]] | None = None
 
 
 def named_strategies(bench: Bench) -> Entries:
@@ -123,7 +123,7 @@ def _ours(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, ..
 
 
 def _gated(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, ...]) -> Variant:
-    gates: dict[str, dict[str, Any]] = {}
+    gates: dict[str, Mapping[str, Any]] = {}
 
     @contextmanager
     def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:

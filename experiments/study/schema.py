@@ -44,7 +44,7 @@ def _check(schema: type, raw: Mapping[str, Any], what: str, prefix: str = "") ->
         if wanted is None or (value is None and type(None) in options):
             continue
         shape = dict if is_dataclass(wanted) else _container(wanted)
-        if not isinstance(value, shape):
+        if value is None or not isinstance(value, shape):
             raise ValueError(f"{prefix}{key}: expected {WORDS[shape]}, got {value!r}")
         if is_dataclass(wanted):
             _check(typing.cast(type, wanted), value, f"{prefix}{key}", f"{prefix}{key}.")
