@@ -126,10 +126,10 @@ def _run(args: argparse.Namespace, words: list[str]) -> int:
     study = load_study(args.study, args.overrides)
     if args.wandb_sweep:
         from .study.sweep import cells
-        from .tracking.sweep_file import sweep_file
+        from .tracking.sweep_config import sweep_config
 
         cells(study)  # every cell is checked before a server hands it out
-        print(sweep_file(study, [args.study, *args.overrides]), end="")
+        print(sweep_config(study, [args.study, *args.overrides]), end="")
         return 0
     from .run.runner import run
 
@@ -138,22 +138,24 @@ def _run(args: argparse.Namespace, words: list[str]) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     from .results import kept
-    from .results.folder import RunFolder
+    from .results.run import Run
 
+    run = Run.read(args.folder)
     if kept.is_kept(args.folder):
+        from .results.markdown import finding
+
         if args.rows_into or args.tables_into:
             raise ValueError(f"expected a run folder for --rows-into and --tables-into, got kept rows in {args.folder}")
-        print(kept.markdown(args.folder))
+        print(finding(run))
         return 0
     from .report import write_report
     from .results.pasting import paste_tables
 
-    folder = RunFolder(args.folder)
-    print(write_report(folder))
+    print(write_report(run))
     if args.rows_into is not None:
-        print(kept.keep(folder, args.rows_into))
+        print(kept.keep(run.folder, run.rows, args.rows_into))
     if args.tables_into is not None:
-        print(paste_tables(folder, args.tables_into))
+        print(paste_tables(run.folder, args.tables_into))
     return 0
 
 

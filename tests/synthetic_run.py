@@ -1,4 +1,4 @@
-"""A run folder with every part that a run may have, made of noise, so that the report is tested without a model."""
+"""Rows, and a run folder with every part that a run may have, made of noise, so that results are tested without a model."""
 
 import json
 
@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.results.row import Row
 
 STEPS = 8
 MADE_BY = {"feature": "Net (net 1.0)", "text": "Map (map 1.0)"}
@@ -14,23 +15,31 @@ PRIMARY = {"metric": "feature", "better": "lower"}
 CELLS = ("retom, refresh=1", "retom, refresh=5", "random-dest", "<b>tomesd</b> $x$")
 
 
+def a_row(**fields):
+    """A row, the fields that a test does not care about filled in."""
+    job = fields.get("job", f"{fields.get('cell', 'x')}-{fields.get('prompt', 'p')}-{fields.get('seed', 0)}")
+    row = {"job": job, "base": job, "cell": "x", "role": "cell", "against": None, "values": {}, "prompt": "p", "seed": 0}
+    row |= {"strategy": "s", "merging": None, "image": f"images/{job}.png", "made_by": {}, "seconds": 1.0, "step_seconds": []}
+    return Row(**(row | fields))
+
+
 def synthetic_run(path, cells=CELLS, prompts=6, seeds=1, side=16, primary=PRIMARY, parts=("costs", "sets", "maps")):
     """Write a run folder: a base and cells, the first of which is the control; the later a cell, the farther from the base."""
     folder, draw = RunFolder(path), np.random.default_rng(0)
     study = {"question": "Is it <b>safe</b>?", "hypothesis": "Yes & no.", "model": "m", "steps": STEPS, "guidance": 1.0}
-    folder.write_config(study | {"seeds": seeds, "metrics": METRICS, "primary": primary}, ["run", "x"])
-    (path / "images").mkdir()
     names = [f"a <i>thing</i> of kind {i}" for i in range(prompts)]
+    folder.write_config(study | {"prompts": names, "seeds": seeds, "metrics": METRICS, "primary": primary}, ["run", "x"])
+    (path / "images").mkdir()
     for number, prompt in enumerate(names):
         for seed in range(seeds):
-            picture = draw.integers(0, 256, (side, side, 3))
+            image = draw.integers(0, 256, (side, side, 3))
             for i, cell in enumerate(("base", *cells)):
                 row = _row(number, prompt, seed, i, cell, cells[0], draw)
-                noisy = (picture + draw.normal(0, 8 * i, picture.shape)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(noisy).save(path / row["image"])
+                noisy = (image + draw.normal(0, 8 * i, image.shape)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(noisy).save(path / row.image)
                 folder.append(row)
                 if i and not number and not seed and "maps" in parts:
-                    _write(path / f"maps/{row['job']}.json", row | {"sites": _sites(i), "maps": [_map(i)]})
+                    _write(path / f"maps/{row.job}.json", row.to_json() | {"sites": _sites(i), "maps": [_map(i)]})
     if "costs" in parts:
         _write(path / "costs.json", {cell: _costs(i) for i, cell in enumerate(("base", *cells))})
     if "sets" in parts:
@@ -41,24 +50,31 @@ def synthetic_run(path, cells=CELLS, prompts=6, seeds=1, side=16, primary=PRIMAR
 def _row(number, prompt, seed, i, cell, control, draw):
     base, job = f"{number}-{seed}-0", f"{number}-{seed}-{i}"
     role = "cell" if i > 1 else "control" if i else "base"
-    row = {"job": job, "base": base, "cell": cell, "role": role, "against": control if i > 1 else None, "values": {}}
-    row |= {"prompt": prompt, "seed": seed, "image": f"images/{job}.png", "merging": None}
-    row |= {"text": 0.6 - 0.05 * i + draw.normal(0, 0.01), "seconds": 2.0 - 0.2 * i, "made_by": MADE_BY}
-    row |= {"step_seconds": [0.2] * STEPS}
-    if not i:
-        return row | {"strategy": "base"}
-    wobble = draw.normal(1, 0.05)
-    row |= {"strategy": f"{('ReToM', 'ReToM', 'RandomDest', 'ToMeSD')[(i - 1) % 4]}(ratio=0.5)", "notes": []}
-    row |= {"tokens_before": 4096, "tokens_after": 2048.0, "asked": 0.5, "granted": 0.5}
-    row |= {"psnr": 30 - 3 * i * wobble, "ssim": 1 - 0.05 * i * wobble, "feature": 0.02 * i * wobble}
-    rises = np.full(STEPS, 0.01 * i) * wobble + np.eye(STEPS)[5] * 0.05 * i
+    row = {"job": job, "base": base, "cell": cell, "role": role, "against": control if i > 1 else None, "prompt": prompt}
     row |= {
-        "detail": 1 - 0.1 * i * wobble,
-        "background": 2.0 * i * wobble,
-        "drift": rises.cumsum().tolist(),
-        "kept": [0.5] * STEPS,
+        "seed": seed,
+        "image": f"images/{job}.png",
+        "made_by": MADE_BY,
+        "seconds": 2.0 - 0.2 * i,
+        "step_seconds": [0.2] * STEPS,
     }
-    return row | {"stale": [None, *[0.05 * i] * (STEPS - 1)]}
+    metrics = {"text": 0.6 - 0.05 * i + draw.normal(0, 0.01)}
+    if not i:
+        return a_row(**row, strategy="base", metrics=metrics)
+    wobble = draw.normal(1, 0.05)
+    metrics |= {"psnr": 30 - 3 * i * wobble, "ssim": 1 - 0.05 * i * wobble, "feature": 0.02 * i * wobble}
+    metrics |= {"detail": 1 - 0.1 * i * wobble, "background": 2.0 * i * wobble}
+    rises = np.full(STEPS, 0.01 * i) * wobble + np.eye(STEPS)[5] * 0.05 * i
+    row |= {"strategy": f"{('ReToM', 'ReToM', 'RandomDest', 'ToMeSD')[(i - 1) % 4]}(ratio=0.5)"}
+    row |= {
+        "merging": {"refresh": 5 if i == 2 else 1},
+        "tokens_before": 4096,
+        "tokens_after": 2048.0,
+        "asked": 0.5,
+        "granted": 0.5,
+    }
+    row |= {"drift": rises.cumsum().tolist(), "kept": [0.5] * STEPS, "stale": [None, *[0.05 * i] * (STEPS - 1)]}
+    return a_row(**row, metrics=metrics)
 
 
 def _sites(i):

@@ -18,7 +18,6 @@ from mergekit_diff.experiments.bench import (
     command,
     load_bench,
     peers,
-    read_table,
     results,
     scaling,
     speed_table,
@@ -30,7 +29,7 @@ from mergekit_diff.experiments.bench.config import check, check_outputs
 from mergekit_diff.experiments.bench.memory import LiveBytes, peak_bytes
 from mergekit_diff.experiments.bench.sizes import UNETS, find_size
 from mergekit_diff.experiments.bench.subject import Subject, subject
-from mergekit_diff.experiments.results.summary import write_csv
+from mergekit_diff.experiments.results.summary import read_csv, write_csv
 from mergekit_diff.sites import find_sites
 
 
@@ -370,7 +369,7 @@ def test_the_table_of_a_study_is_read_back_as_it_was_written(tmp_path, monkeypat
     lines = block_table({"mine": (make("strategy", "retom"), "self_attention")}, repetitions=2)
     assert {line["variant"] for line in lines} >= {"base", "floor", "mine"}
     write_csv(tmp_path / "speed.csv", lines)
-    assert [line["variant"] for line in read_table(tmp_path / "speed.csv")] == [line["variant"] for line in lines]
+    assert [line["variant"] for line in read_csv(tmp_path / "speed.csv")] == [line["variant"] for line in lines]
     assert set(lines[0]) == {"variant", "block", "layer", "plan", "merge", "ratio"}
 
 

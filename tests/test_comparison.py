@@ -1,16 +1,18 @@
 """Verdicts: right where the truth is known, and never from what can't be compared."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from synthetic_run import a_row
 
 from mergekit_diff.experiments.results import comparison
 
 
 def rows(cell, values, against=None, granted=0.5, seeds=1):
     return [
-        {"cell": cell, "against": against, "prompt": f"p{i // seeds}", "seed": i % seeds, "m": float(value), "granted": granted}
+        a_row(cell=cell, against=against, prompt=f"p{i // seeds}", seed=i % seeds, granted=granted, metrics={"m": float(value)})
         for i, value in enumerate(values)
     ]
 
@@ -64,9 +66,9 @@ def test_what_cannot_be_compared_gets_no_verdict(change, reason):
 
 @pytest.mark.parametrize("option", ["roles", "levels"])
 def test_cells_that_merge_elsewhere_get_no_verdict_unless_that_is_what_is_asked(option):
-    control = [row | {"merging": {option: 1}} for row in rows("c", np.zeros(8))]
-    cell = [row | {"merging": {option: 2}} for row in rows("x", np.arange(8) + 1, "c")]
-    asked = [row | {"values": {f"merging.{option}": 2}} for row in cell]
+    control = [replace(row, merging={option: 1}) for row in rows("c", np.zeros(8))]
+    cell = [replace(row, merging={option: 2}) for row in rows("x", np.arange(8) + 1, "c")]
+    asked = [replace(row, values={f"merging.{option}": 2}) for row in cell]
     assert comparison.compare([*control, *cell], "m", "lower")[0].verdict == f"{comparison.NOT_COMPARABLE}: {option} 2 and 1"
     assert comparison.compare([*control, *asked], "m", "lower")[0].verdict == comparison.WORSE
 
@@ -77,7 +79,7 @@ def test_too_few_prompts_are_said_and_have_no_interval():
     assert math.isnan(one.low) and math.isnan(one.high)
 
 
-def test_equal_pictures_are_no_difference():
+def test_equal_images_are_no_difference():
     (one,) = comparison.compare([*rows("c", np.ones(6)), *rows("x", np.ones(6), "c")], "m", "lower")
     assert (one.effect, one.low, one.high, one.p) == (0, 0, 0, 1)
     assert one.verdict == comparison.UNSURE
@@ -103,7 +105,7 @@ def suffering(draw):
 
 
 def of_feature(cell, values, against=None):
-    return [row | {"feature": row["m"]} for row in rows(cell, values, against)]
+    return [replace(row, metrics={"feature": row.metrics["m"], **row.metrics}) for row in rows(cell, values, against)]
 
 
 def test_a_distance_is_compared_by_its_ratio(suffering):

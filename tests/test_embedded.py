@@ -4,9 +4,11 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from synthetic_run import a_row
 
 from mergekit_diff.experiments.models.embedded import data, text
 from mergekit_diff.experiments.models.embedded.denoiser import new_unet
@@ -182,7 +184,7 @@ def test_the_instrument_sees_less_where_like_settings_differ_more():
             for ratio in RATIOS:
                 for seed in (0, 1):
                     value = ratio + noise * float(torch.randn((), generator=draw))
-                    yield {"cell": f"ratio={ratio}, seed={seed}", "prompt": f"p{prompt}", "seed": 0, "feature": value}
+                    yield a_row(cell=f"ratio={ratio}, seed={seed}", prompt=f"p{prompt}", metrics={"feature": value})
 
     fine, coarse = sensitivity(rows(0.004)), sensitivity(rows(0.02))
     assert fine["monotone"] and fine["n"] == 64
@@ -192,5 +194,5 @@ def test_the_instrument_sees_less_where_like_settings_differ_more():
     assert shares[1] > 3 * expected
     by_ratio = fine["detectable share of the step"]["by ratio"]["r = 0.5"]
     assert by_ratio == pytest.approx(2.8 * 2**0.5 * 0.008 / 8 / math.log(2), rel=0.3)  # 0.004 of 0.5
-    backwards = [row | {"feature": 1 - row["feature"]} for row in rows(0.004)]
+    backwards = [replace(row, metrics={"feature": 1 - row.metrics["feature"]}) for row in rows(0.004)]
     assert not sensitivity(backwards)["monotone"]

@@ -3,16 +3,17 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from synthetic_run import CELLS, synthetic_run
+from synthetic_run import CELLS, a_row, synthetic_run
 
 from mergekit_diff.experiments.metrics import as_json, metrics
-from mergekit_diff.experiments.report import labels, pareto, pictures, write_report
-from mergekit_diff.experiments.report.cells import columns
+from mergekit_diff.experiments.report import images, labels, pareto, write_report
+from mergekit_diff.experiments.report.columns import columns
 from mergekit_diff.experiments.report.figures import INK, figure, svg
 from mergekit_diff.experiments.report.merge_map import draw_map
 from mergekit_diff.experiments.report.pareto import Point, front
@@ -20,26 +21,25 @@ from mergekit_diff.experiments.report.signatures import signatures
 from mergekit_diff.experiments.report.steps import shares
 from mergekit_diff.experiments.report.verdict import verdict
 from mergekit_diff.experiments.results import summary
-from mergekit_diff.experiments.results.contents import Contents
 from mergekit_diff.experiments.results.curves import curve, jump
 from mergekit_diff.experiments.results.folder import RunFolder
 from mergekit_diff.experiments.results.numbers import between, decimals, show
+from mergekit_diff.experiments.results.run import Run
 
 PROMPT = "<script>alert(1)</script>"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """What a run of the first version left."""
+    """A run of two cells without control, sets, costs or maps."""
     folder = RunFolder(tmp_path)
     study = {"question": "Is it <b>safe</b>?", "hypothesis": "", "model": "m", "steps": 1, "guidance": 1.0, "seeds": 1}
-    folder.write_config(study | {"metrics": ["psnr"], "primary": None}, ["run", "x"])
+    folder.write_config(study | {"prompts": [PROMPT], "metrics": ["psnr"], "primary": None}, ["run", "x"])
     (tmp_path / "images").mkdir()
     for job, cell in (("a", "base"), ("b", "retom")):
         Image.new("RGB", (8, 8), "red").save(tmp_path / f"images/{job}.png")
-        row = {"job": job, "base": "a", "cell": cell, "role": "base" if cell == "base" else "cell", "prompt": PROMPT, "seed": 0}
-        row |= {"strategy": cell, "image": f"images/{job}.png", "seconds": 1.0}
-        folder.append(row | ({"psnr": "inf"} if cell != "base" else {}))
+        role, metrics = ("base", {}) if cell == "base" else ("cell", {"psnr": math.inf})
+        folder.append(a_row(job=job, base="a", cell=cell, role=role, prompt=PROMPT, strategy=cell, metrics=metrics))
     return folder
 
 
@@ -51,11 +51,15 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(run):
-    return write_report(run).read_text()
+    return reported(run)
+
+
+def reported(folder):
+    return write_report(Run.read(folder.path)).read_text()
 
 
 def test_the_page_is_one_file_and_prompts_are_escaped(folder):
-    page = write_report(folder).read_text()
+    page = reported(folder)
     assert PROMPT not in page
     assert "&lt;script&gt;" in page
     assert "Is it &lt;b&gt;safe" in page
@@ -69,7 +73,7 @@ def test_names_questions_and_figures_are_escaped_too(page):
     assert "&lt;b&gt;tomesd&lt;/b&gt; $x$" in page
 
 
-def test_every_picture_is_embedded_once(page):
+def test_every_image_is_embedded_once(page):
     found = re.findall(r'src="data:image/png;base64,[^"]+', page)
     assert len(found) == len(set(found)) == 6 * (1 + len(CELLS))
 
@@ -83,11 +87,11 @@ def test_figures_of_one_page_share_no_id(page):
 
 
 def test_the_same_folder_gives_the_same_page(run, page):
-    assert write_report(run).read_text() == page
+    assert reported(run) == page
 
 
 def test_sheet_and_tables_lie_beside_the_page(folder):
-    write_report(folder)
+    reported(folder)
     sheet = np.array(Image.open(folder.path / "sheet.png"))
     side, gap, label = 128, 4, 22
     for column in (0, 1):
@@ -98,25 +102,28 @@ def test_sheet_and_tables_lie_beside_the_page(folder):
     assert [row.split("|")[1].strip() for row in rows] == ["cell", "---", "base", "retom"]
 
 
-def test_a_report_without_pictures_is_refused(folder):
+def test_a_report_without_images_is_refused(folder):
     folder.results.unlink()
-    with pytest.raises(ValueError, match="no finished picture"):
-        write_report(folder)
+    with pytest.raises(ValueError, match="no finished image"):
+        reported(folder)
 
 
 def test_parts_that_a_run_left_out_are_left_out(folder, page):
-    bare = write_report(folder).read_text()
+    bare = reported(folder)
     for part in ("maps", "steps", "speed"):
         assert f'<section id="{part}">' not in bare
-    for part in ("trade", "cells", "pictures", "maps", "steps", "signs", "again"):
+    for part in ("trade", "cells", "images", "maps", "steps", "signs", "again"):
         assert f'<section id="{part}">' in page
 
 
-@pytest.mark.parametrize(("metric", "by", "told"), [("feature", "ratio", "geometric mean"), ("ssim", "difference", "cell minus")])
-def test_the_verdict_says_whether_it_compares_by_ratio_or_by_difference(tmp_path, metric, by, told):
+@pytest.mark.parametrize(
+    ("metric", "by", "reading"), [("feature", "ratio", "geometric mean"), ("ssim", "difference", "cell minus")]
+)
+def test_the_verdict_says_whether_it_compares_by_ratio_or_by_difference(tmp_path, metric, by, reading):
     better = {"feature": "lower", "ssim": "higher"}[metric]
-    found = verdict(Contents.read(synthetic_run(tmp_path / "run", primary={"metric": metric, "better": better})))
-    assert by in found.table[0] and told in found.told
+    run = synthetic_run(tmp_path / "run", primary={"metric": metric, "better": better})
+    found = verdict(Run.read(run.path))
+    assert by in found.table[0] and reading in found.reading
     effects = [line[found.table[0].index(by)] for line in found.table[1:]]
     assert all(float(effect) > 1 if by == "ratio" else effect.startswith("-") for effect in effects)
 
@@ -131,37 +138,37 @@ def test_what_is_compared_by_ratio_is_drawn_by_ratio_unless_something_is_zero(me
 
 
 def test_the_distances_of_a_page_are_drawn_by_ratio(run):
-    drawn, other = (str(plot) for plot in pareto.pareto(Contents.read(run))[0]["plots"][:2])
+    drawn, other = (str(plot) for plot in pareto.pareto(Run.read(run.path))[0]["plots"][:2])
     assert "feature distance" in drawn and "emoji text score" in other
     assert {"0.02", "0.05"} <= set(re.findall(r">([\d.]+)<", drawn)) and "0.04" not in re.findall(r">([\d.]+)<", drawn)
 
 
 def test_without_a_primary_metric_or_a_control_no_verdict_is_given(run, folder, tmp_path):
-    assert verdict(Contents.read(run)).table
-    for contents in (Contents.read(folder), Contents.read(synthetic_run(tmp_path / "one", CELLS[:1], 2, parts=()))):
-        found = verdict(contents)
+    assert verdict(Run.read(run.path)).table
+    for other in (folder, synthetic_run(tmp_path / "one", CELLS[:1], 2, parts=())):
+        found = verdict(Run.read(other.path))
         assert "no verdict" in found.answer and not found.table
 
 
 def test_a_cell_has_one_mark_all_over_the_page(run):
-    contents = Contents.read(run)
-    assert contents.marks == {"base": "B"} | {cell: str(i) for i, cell in enumerate(CELLS, 1)}
-    for cell, mark in contents.marks.items():
-        assert {"mark": mark, "cell": cell}.items() <= pareto.key(contents)[list(contents.marks).index(cell)].items()
+    run = Run.read(run.path)
+    assert run.marks == {"base": "B"} | {cell: str(i) for i, cell in enumerate(CELLS, 1)}
+    for cell, mark in run.marks.items():
+        assert {"mark": mark, "cell": cell}.items() <= pareto.key(run)[list(run.marks).index(cell)].items()
 
 
 def test_a_column_names_the_network_that_made_it_and_has_a_value_for_every_cell(run):
-    found = {column.head: column for column in columns(Contents.read(run))}
-    assert all(len(column.cells) == 1 + len(CELLS) for column in found.values())
+    found = {column.head: column for column in columns(Run.read(run.path))}
+    assert all(len(column.entries) == 1 + len(CELLS) for column in found.values())
     assert found["feature distance ↓ (primary)"].dim == "Net (net 1.0)"
     assert found["PSNR dB ↑"].dim == ""
     assert "floor" in found["KID ↓"].dim and "6 against 400" in found["KID ↓"].dim
-    assert found["PSNR dB ↑"].cells[0] == ("–", "", math.inf)  # noqa: RUF001
+    assert found["PSNR dB ↑"].entries[0] == ("–", "", math.inf)  # noqa: RUF001
     assert {"compute", "plan", "merge", "unmerge", "attention", "memory"} <= set(found)
 
 
 def test_what_nobody_measured_is_no_column(folder):
-    assert [column.head for column in columns(Contents.read(folder))] == ["#", "cell", "n", "PSNR dB ↑", "time"]
+    assert [column.head for column in columns(Run.read(folder.path))] == ["#", "cell", "n", "PSNR dB ↑", "time"]
 
 
 @pytest.mark.parametrize("better", ["higher", "lower"])
@@ -177,11 +184,10 @@ def test_the_front_is_what_no_other_point_equals_for_less(better):
 
 def test_the_share_kept_counts_layers_that_only_others_merge(tmp_path):
     run = synthetic_run(tmp_path, CELLS[:2], 1, parts=())
-    rows = list(run.rows().values())
-    rows[2] |= {"tokens_before": 1024, "tokens_after": 512.0}
-    run.results.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    contents = Contents.read(run)
-    assert [pareto.kept_share(contents, cell) for cell in contents.cells] == [1, 0.5, 1 - 512 / 4096]
+    *_, last = run.rows().values()
+    run.append(replace(last, tokens_before=1024, tokens_after=512.0))
+    found = Run.read(run.path)
+    assert [pareto.kept_share(found, cell) for cell in found.cells] == [1, 0.5, 1 - 512 / 4096]
 
 
 def test_labels_lie_neither_on_each_other_nor_on_points():
@@ -217,7 +223,7 @@ def test_a_figure_takes_the_colour_of_the_page_and_escapes_its_texts():
 
 
 def test_a_curve_is_the_mean_over_prompts_and_lies_in_its_band():
-    rows = [{"prompt": prompt, "drift": [0.1 * i, 0.2 * i, None]} for i, prompt in enumerate(("a", "b", "b", "c"))]
+    rows = [a_row(prompt=prompt, drift=[0.1 * i, 0.2 * i, None]) for i, prompt in enumerate(("a", "b", "b", "c"))]
     found = curve(rows, "drift")
     assert found is not None
     np.testing.assert_allclose(found.mean, [(0 + 0.15 + 0.3) / 3, (0 + 0.3 + 0.6) / 3, np.nan])
@@ -236,24 +242,24 @@ def test_shares_are_not_a_number_where_a_layer_was_not_called():
 
 
 def test_every_sign_of_failure_is_found_where_it_was_put(run):
-    found = {sign.name: sign for sign in signatures(Contents.read(run))}
-    assert list(found) == ["over-merged detail", "incoherent background", "a jump at some timestep",
-                           "worse than base: emoji text score", "worse than base: KID"]  # fmt: skip
-    assert all("at step 5" in shown for shown, _, _ in found["a jump at some timestep"].cells.values())
-    assert [off for _, _, off in found["worse than base: KID"].cells.values()] == [False, True, True, True]
-    assert all(off for _, _, off in found["worse than base: emoji text score"].cells.values())
+    found = {sign.name: sign for sign in signatures(Run.read(run.path))}
+    assert list(found) == ["over-merged detail", "incoherent background", "a jump at one timestep",
+                           "worse than the base: emoji text score", "worse than the base: KID"]  # fmt: skip
+    assert all("at step 5" in shown for shown, _, _ in found["a jump at one timestep"].cells.values())
+    assert [off for _, _, off in found["worse than the base: KID"].cells.values()] == [False, True, True, True]
+    assert all(off for _, _, off in found["worse than the base: emoji text score"].cells.values())
     assert [shown for shown, _, _ in found["over-merged detail"].cells.values()] == ["0.9025", "0.7990", "0.7073", "0.5966"]
-    assert found["worse than base: emoji text score"].cells[CELLS[3]][0].startswith("-0.2")
+    assert found["worse than the base: emoji text score"].cells[CELLS[3]][0].startswith("-0.2")
 
 
-def test_heavy_pictures_are_shrunk_and_few_enough(tmp_path, monkeypatch):
-    contents = Contents.read(synthetic_run(tmp_path, CELLS[:1], 3, side=300, parts=()))
-    monkeypatch.setattr(pictures, "PICTURES", 4)
-    assert not pictures.grid(contents).shrunk
-    monkeypatch.setattr(pictures, "WEIGHT", 1000)
-    shown = pictures.grid(contents)
+def test_heavy_images_are_shrunk_and_few_enough(tmp_path, monkeypatch):
+    run = Run.read(synthetic_run(tmp_path, CELLS[:1], 3, side=300, parts=()).path)
+    monkeypatch.setattr(images, "IMAGES", 4)
+    assert not images.grid(run).shrunk
+    monkeypatch.setattr(images, "WEIGHT", 1000)
+    shown = images.grid(run)
     assert shown.shrunk and len(shown.lines) == 2
-    assert all(one["data"].startswith("data:image/webp") for line in shown.lines for one in line["pictures"])
+    assert all(one["data"].startswith("data:image/webp") for line in shown.lines for one in line["images"])
 
 
 def test_a_column_shows_four_figures_of_its_largest_number():
@@ -272,5 +278,5 @@ def test_a_map_colours_merged_tokens_and_leaves_the_others_bare():
 
 def test_an_infinite_value_survives_json_and_the_mean():
     assert float(json.loads(json.dumps(as_json(math.inf)))) == math.inf
-    assert summary.mean([1.0, "inf"]) == math.inf
+    assert summary.mean([1.0, math.inf]) == math.inf
     assert summary.mean([None]) is None

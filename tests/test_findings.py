@@ -1,60 +1,122 @@
-"""Kept rows give the tables and the verdict of their run, without its pictures."""
+"""Kept rows give the tables and the verdict of their run, without its images."""
 
+import gzip
+import json
+import math
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
+from synthetic_run import a_row
 
 import mergekit_diff.experiments
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.results import comparison, kept, tables
 from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.results.row import Row
+from mergekit_diff.experiments.results.run import Run
 
-KEPT = sorted(path.parent for path in Path(mergekit_diff.experiments.__path__[0]).glob(f"findings/*/{kept.ROWS}"))
+FINDINGS = Path(mergekit_diff.experiments.__path__[0]) / "findings"
+KEPT = sorted(path.parent.name for path in FINDINGS.glob(f"*/{kept.ROWS}"))
+VERDICTS = json.loads((Path(__file__).parent / "data" / "verdicts.json").read_text())
+read = cache(lambda name: Run.read(FINDINGS / name))
+"""Every finding is read and compared once for all tests."""
 
 
 @pytest.fixture
 def folder(tmp_path):
     folder = RunFolder(tmp_path / "mine")
-    study = {"question": "Is it so?", "metrics": ["psnr", "kid"], "primary": {"metric": "psnr", "better": "higher"}}
-    folder.write_config(study, ["run", "x"])
+    study = {"question": "Is it so?", "prompts": [], "metrics": ["psnr", "kid"]}
+    folder.write_config(study | {"primary": {"metric": "psnr", "better": "higher"}}, ["run", "x"])
     (folder.path / "images").mkdir()
     for i in range(12):
         for cell, against, psnr in (("base", None, None), ("c", None, 20.0 + i % 2), ("x", "c", 25.0 + i % 3)):
-            job = f"{cell}{i}"
-            (folder.path / "images" / f"{job}.png").write_bytes(b"")
-            row = {"job": job, "cell": cell, "against": against, "role": "cell", "prompt": f"p{i}", "seed": 0, "strategy": "s"}
-            folder.append(row | {"image": f"images/{job}.png", "granted": 0.5} | ({"psnr": psnr} if psnr else {}))
+            row = a_row(cell=cell, against=against, prompt=f"p{i}", granted=0.5, metrics={"psnr": psnr} if psnr else {})
+            (folder.path / row.image).write_bytes(b"")
+            folder.append(row)
     return folder
 
 
 def test_a_verdict_is_computed_again_from_kept_rows(folder, tmp_path, capsys):
-    whole = comparison.compare(folder.rows().values(), "psnr", "higher")
-    copy = kept.keep(folder, tmp_path / "kept")
+    whole = Run.read(folder.path)
+    copy = kept.keep(folder.path, whole.rows, tmp_path / "kept")
     shutil.rmtree(folder.path)
-    assert comparison.compare(kept.read(copy), "psnr", "higher") == whole
+    assert Run.read(copy).comparisons == whole.comparisons
     assert main(["report", str(copy)]) == 0
     said = capsys.readouterr().out
     assert said.startswith("Is it so?") and "better: x" in said and "| 12 |" in said
 
 
 def test_the_same_rows_are_the_same_file(folder, tmp_path):
-    a, b = (kept.keep(folder, tmp_path / name) / kept.ROWS for name in ("a", "b"))
+    rows = Run.read(folder.path).rows
+    a, b = (kept.keep(folder.path, rows, tmp_path / name) / kept.ROWS for name in ("a", "b"))
     assert a.read_bytes() == b.read_bytes()
 
 
-@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.name)
-def test_what_the_log_says_follows_from_the_rows_beside_it(path):
-    study = yaml.safe_load((path / "config.yaml").read_text())["study"]
-    compared = comparison.compare(kept.read(path), study["primary"]["metric"], study["primary"]["better"])
-    log = (path.parent.parent / "LOG.md").read_text()
-    assert comparison.answer(compared) in log
+@pytest.mark.parametrize("name", KEPT)
+def test_every_comparison_of_a_finding_is_what_it_was(name):
+    now = read(name).comparisons
+    assert [(one.cell, one.against) for one in now] == [(old["cell"], old["against"]) for old in VERDICTS[name]]
+    for one, old in zip(now, VERDICTS[name], strict=True):
+        assert {key for key in old if _same(vars(one)[key], old[key])} == set(old) == set(vars(one))
+
+
+def _same(now, old):
+    """Equal, a number but for its last digits; JSON has null for a number that is none."""
+    if old is None:
+        return math.isnan(now)
+    return math.isclose(now, old, rel_tol=1e-12) if isinstance(old, float) else now == old
+
+
+def test_no_finding_has_been_lost():
+    assert set(VERDICTS) == set(KEPT)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_the_log_says_follows_from_the_rows_beside_it(name):
+    assert comparison.answer(read(name).comparisons) in (FINDINGS.parent / "LOG.md").read_text()
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_row_is_written_as_it_was_read(name):
+    lines = gzip.decompress((FINDINGS / name / kept.ROWS).read_bytes()).splitlines(keepends=True)
+    assert [Row.parse(line, name).line() for line in lines] == lines
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"colour": 1}, "unknown key 'colour'"),
+        ({"granded": 0.5}, "did you mean 'granted'"),
+        ({"seed": None}, "an object without seed"),
+        (None, "a JSON list"),
+        ("half", "text that is not JSON"),
+    ],
+)
+def test_a_line_that_is_no_row_is_named_with_its_file(folder, change, hint, tmp_path, capsys):
+    row = a_row(job="a").to_json() | (change if isinstance(change, dict) else {})
+    line = {"half": '{"job": "a"', None: "[1]"}.get(change) if not isinstance(change, dict) else None
+    line = line or json.dumps({key: value for key, value in row.items() if key not in (change or {}) or value is not None})
+    with folder.results.open("a") as file:
+        file.write(line + "\n")
+    number = len(folder.results.read_text().splitlines())
+    assert main(["report", str(folder.path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{folder.results}: line {number}: expected a row, got" in said and hint in said and said.count("\n") == 1
+    folder.path.joinpath(kept.ROWS).write_bytes(gzip.compress(f"{line}\n".encode()))
+    assert main(["report", str(folder.path)]) == 2
+    assert f"{folder.path / kept.ROWS}: line 1: expected a row, got" in capsys.readouterr().err
+
+
+def test_an_infinite_number_is_text_in_the_file_and_a_number_in_the_row():
+    row = a_row(metrics={"psnr": math.inf})
+    assert json.loads(row.line())["psnr"] == "inf" and Row.parse(row.line(), "here") == row
 
 
 def test_what_every_step_has_is_told_by_fifths_of_the_steps():
     rows = [
-        {"cell": cell, "prompt": prompt, "stale": [0.0, None, *(value + i / 10 for i in range(8))]}
+        a_row(cell=cell, prompt=prompt, stale=[0.0, None, *(value + i / 10 for i in range(8))])
         for cell, value in (("a", 0.1), ("b", 0.2))
         for prompt in ("x", "y")
     ]

@@ -2,7 +2,6 @@
 
 import pytest
 
-from mergekit_diff.experiments.results.folder import RunFolder
 from mergekit_diff.experiments.results.pasting import paste_tables
 
 
@@ -10,7 +9,7 @@ from mergekit_diff.experiments.results.pasting import paste_tables
 def folder(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "tables.md").write_text("| a |\n|---|\n| \\1 |\n")
-    return RunFolder(tmp_path / "mine")
+    return tmp_path / "mine"
 
 
 def test_tables_replace_the_old_ones_again_and_again(folder, tmp_path):
@@ -24,7 +23,7 @@ def test_tables_replace_the_old_ones_again_and_again(folder, tmp_path):
         assert mine == "\n\n| a |\n|---|\n| \\1 |\n\n<!-- end -->\ny\n"
 
 
-@pytest.mark.parametrize(("content", "hint"), [("no markers", "tables of mine"), (None, "no file")])
+@pytest.mark.parametrize(("content", "hint"), [("no markers", "tables of mine"), (None, "is not a file")])
 def test_a_text_without_markers_is_refused_and_left_alone(content, hint, folder, tmp_path):
     text = tmp_path / "README.md"
     if content is not None:

@@ -13,6 +13,7 @@ import pytest
 from synthetic_run import CELLS, synthetic_run
 
 from mergekit_diff.experiments.report import write_report
+from mergekit_diff.experiments.results.run import Run
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
@@ -25,7 +26,7 @@ addEventListener("securitypolicyviolation", event => wrong.push(`would fetch ${e
 const find = selector => document.querySelector(selector), all = selector => [...document.querySelectorAll(selector)];
 const touch = (place, value) => { place.value = value; place.dispatchEvent(new Event("input", {bubbles: true})); };
 const order = () => all(".sortable tbody tr").map(row => row.cells[1].firstChild.textContent);
-const pictures = prompt => Object.fromEntries(all(`img[data-prompt="${prompt}"]`).map(one => [one.dataset.cell, one.src]));
+const images = prompt => Object.fromEntries(all(`img[data-prompt="${prompt}"]`).map(one => [one.dataset.cell, one.src]));
 const reply = (probe, answer) => {
   const fetched = performance.getEntriesByType("resource").map(one => one.name).filter(name => !name.startsWith("data:"));
   parent.postMessage({[probe]: {answer, wrong, fetched}}, "*");
@@ -60,7 +61,7 @@ PROBES = {
     "chosen": (DESK, f"""
         touch(find("[name=prompt]"), "2");
         touch(find("[name=right]"), {json.dumps(CELLS[2])});
-        return [pictures(2), find(".over").src, find(".under").src];"""),
+        return [images(2), find(".over").src, find(".under").src];"""),
     "clicked": (DESK, f"""
         all('img[data-prompt="3"]').find(one => one.dataset.cell === {json.dumps(CELLS[3])}).click();
         return [find("[name=prompt]").value, find("[name=right]").value];"""),
@@ -79,9 +80,9 @@ PROBES = {
 def told(tmp_path_factory):
     """What every probe found."""
     place, bare = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("bare")
-    page = write_report(synthetic_run(place)).read_text()
+    page = write_report(Run.read(synthetic_run(place).path)).read_text()
     pages = dict.fromkeys(PROBES, page)
-    pages["bare"] = write_report(synthetic_run(bare, prompts=2, primary=None, parts=())).read_text()
+    pages["bare"] = write_report(Run.read(synthetic_run(bare, prompts=2, primary=None, parts=()).path)).read_text()
     pages["fetching"] = page.replace("<main>", '<main><img src="https://example.org/x.png">')
     pages["too wide"] = page.replace("<main>", '<main><div style="width: 500px">')
     frames = FRAMES
@@ -135,13 +136,13 @@ def test_the_slider_moves_the_divider_and_takes_the_keyboard(told):
     assert told["slider"]["answer"] == ["50%", "20%", True, 0]
 
 
-def test_the_widget_shows_the_chosen_pictures_of_the_grid(told):
-    pictures, left, right = told["chosen"]["answer"]
-    assert (left, right) == (pictures["base"], pictures[CELLS[2]])
+def test_the_widget_shows_the_chosen_images_of_the_grid(told):
+    images, left, right = told["chosen"]["answer"]
+    assert (left, right) == (images["base"], images[CELLS[2]])
     assert left != right
 
 
-def test_a_click_on_a_picture_compares_it(told):
+def test_a_click_on_an_image_compares_it(told):
     assert told["clicked"]["answer"] == ["3", CELLS[3]]
 
 

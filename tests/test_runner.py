@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 import yaml
+from synthetic_run import a_row
 from tiny import tiny_pipeline
 
 from mergekit_diff.experiments.cli import main
@@ -118,7 +119,7 @@ def test_rows_of_other_weights_or_older_code_leave_no_trace(words, folder, monke
 
 
 def test_a_full_disk_leaves_whole_rows(folder, monkeypatch):
-    folder.append({"job": "a", "image": "x"})
+    folder.append(a_row(job="a"))
     before = folder.results.read_bytes()
 
     def full(_):
@@ -127,12 +128,12 @@ def test_a_full_disk_leaves_whole_rows(folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(OSError, match="No space"):
-            folder.append({"job": "b", "image": "y"})
+            folder.append(a_row(job="b"))
         with pytest.raises(OSError, match="No space"):
             write_atomically(folder.path / "z.png", b"z")
     assert folder.results.read_bytes() == before
     assert [path.name for path in folder.path.iterdir()] == ["results"]
-    folder.append({"job": "c", "image": "z"})
+    folder.append(a_row(job="c"))
     assert [json.loads(line)["job"] for line in lines(folder)] == ["a", "c"]
 
 
@@ -216,8 +217,8 @@ def test_what_a_gate_decided_is_written_down_and_decides_after_a_resume(words, f
     assert set(gates) == {"retom", "tomesd"}
     assert {each["merges"] for each in gates["retom"].values()} == {True, False}
     before = merged_pictures(folder)
-    retom = [row for row in folder.rows().values() if row["cell"] == "retom"]
-    assert all(any("skipped: would save 0" in note for note in row["notes"]) for row in retom)
+    retom = [row for row in folder.rows().values() if row.cell == "retom"]
+    assert all(any("skipped: would save 0" in note for note in row.notes) for row in retom)
     folder.results.unlink()
     monkeypatch.setattr(gate, "predict", lambda *_: pytest.fail("decided again"))
     assert main([*words, "merging.gate=auto"]) == 0
@@ -230,7 +231,7 @@ def test_a_gate_that_closes_every_site_leaves_the_base_and_no_complaint(words, f
     monkeypatch.setattr(gate, "predict", lambda *_: gate.Prediction(saves=0.0, costs=1.0))
     assert main([*words, "merging.gate=auto"]) == 0
     rows = folder.rows().values()
-    pictures = {(row["cell"], row["prompt"]): (folder.path / row["image"]).read_bytes() for row in rows}
+    pictures = {(row.cell, row.prompt): (folder.path / row.image).read_bytes() for row in rows}
     assert all(picture == pictures["base", prompt] for (_, prompt), picture in pictures.items())
 
 
@@ -252,5 +253,5 @@ def test_a_device_that_is_not_there_is_said_before_a_weight_is_loaded(words, fol
 
 
 def merged_pictures(folder):
-    rows = [row for row in folder.rows().values() if row["cell"] != "base"]
-    return {row["job"]: (row["tokens_after"], (folder.path / row["image"]).read_bytes()) for row in rows}
+    rows = [row for row in folder.rows().values() if row.cell != "base"]
+    return {row.job: (row.tokens_after, (folder.path / row.image).read_bytes()) for row in rows}

@@ -28,7 +28,7 @@ def model(tmp_path_factory):
 
 
 def rows(study):
-    return list(RunFolder(Path(study.out)).rows().values())
+    return [row.to_json() for row in RunFolder(Path(study.out)).rows().values()]
 
 
 @pytest.mark.parametrize("name", ASKED)

@@ -1,6 +1,7 @@
 """W&B is told what the run folder holds, once, silently, and inside the folder; it can break and nothing is lost."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -10,13 +11,16 @@ import pytest
 import wandb
 import yaml
 from PIL import Image
+from synthetic_run import a_row
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.results.run import Run
+from mergekit_diff.experiments.study.config import Wandb
 from mergekit_diff.experiments.study.loading import STUDIES, build, load_study
 from mergekit_diff.experiments.study.sweep import cells
 from mergekit_diff.experiments.tracking import track
-from mergekit_diff.experiments.tracking.sweep_file import sweep_file
+from mergekit_diff.experiments.tracking.sweep_config import sweep_config
 
 PROMPTS = ["a <noto> apple", "a flat cat"]
 STEPS = 3
@@ -25,27 +29,13 @@ MAP = {"site": SITE["site"], "role": "self_attention", "grid": [2, 2], "assign":
 
 
 def row(cell, number, prompt):
-    job = f"{cell}{number}"
-    base = {"job": job, "base": f"base{number}", "cell": cell, "role": "base", "against": None, "values": {}, "prompt": prompt}
-    base |= {
-        "seed": 0,
-        "strategy": "base",
-        "merging": None,
-        "image": f"images/{job}.png",
-        "seconds": 1.5,
-        "step_seconds": [0.5] * STEPS,
-    }
+    job = {"job": f"{cell}{number}", "base": f"base{number}", "cell": cell, "prompt": prompt, "step_seconds": [0.5] * STEPS}
     if cell == "base":
-        return base
-    made = {
-        "role": "cell",
-        "values": {"strategy.ratio": float(cell[1:])},
-        "strategy": f"ReToM({cell})",
-        "merging": {"refresh": 5},
-    }
-    counts = {"tokens_before": 64, "tokens_after": 32.5, "asked": 0.5, "granted": 0.5, "notes": []}
-    values = {"psnr": 20.0 + 2 * number, "ssim": "inf", "drift": [0.0, 0.1, 0.2 + number], "kept": [0.5, 0.5, 0.25]}
-    return base | made | counts | values | {"stale": [None, 0.5, None]}
+        return a_row(**job, role="base", strategy="base")
+    job |= {"values": {"strategy.ratio": float(cell[1:])}, "strategy": f"ReToM({cell})", "merging": {"refresh": 5}}
+    job |= {"tokens_before": 64, "tokens_after": 32.5, "asked": 0.5, "granted": 0.5}
+    steps = {"drift": [0.0, 0.1, 0.2 + number], "kept": [0.5, 0.5, 0.25], "stale": [None, 0.5, None]}
+    return a_row(**job, **steps, metrics={"psnr": 20.0 + 2 * number, "ssim": math.inf})
 
 
 @pytest.fixture
@@ -60,16 +50,17 @@ def folder(tmp_path, monkeypatch):
     for number, prompt in enumerate(PROMPTS):
         for cell in ("base", "r0.25", "r0.5"):
             one = row(cell, number, prompt)
-            Image.new("RGB", (8, 8), "red").save(folder.path / one["image"])
+            Image.new("RGB", (8, 8), "red").save(folder.path / one.image)
             folder.append(one)
             if cell != "base" and number == 0:
-                (folder.path / "maps" / f"{one['job']}.json").write_text(json.dumps(one | {"sites": [SITE], "maps": [MAP]}))
+                merge_map = one.to_json() | {"sites": [SITE], "maps": [MAP]}
+                (folder.path / "maps" / f"{one.job}.json").write_text(json.dumps(merge_map))
     return folder
 
 
 def tracked(folder, **changes):
-    study = folder.config()["study"]
-    track(folder, study | {"wandb": study["wandb"] | changes})
+    run = Run.read(folder.path)
+    track(run, Wandb(**(run.study["wandb"] | changes)))
 
 
 def inspect(path, *options):
@@ -114,12 +105,12 @@ def check_config(config):
 def check_summary(summary):
     assert (summary["psnr"], summary["ssim"], summary["n"], summary["granted"]) == (21.0, "Infinity", 2, 0.5)
     assert (summary["kid"], summary["sets"]["kid"]["n"], summary["costs"]["flops"]) == (0.01, 2, 7)
-    assert summary["pictures"]["captions"] == PROMPTS and summary["pictures"]["width"] == 2 * 256 + 8
+    assert summary["images"]["captions"] == PROMPTS and summary["images"]["width"] == 2 * 256 + 8
     assert summary["merge_map"]["count"] == 1 and summary["rows"]["nrows"] == 2
 
 
 def check_history(history):
-    assert [one["psnr"] for one in history if "picture" in one] == [20.0, 22.0]
+    assert [one["psnr"] for one in history if "image" in one] == [20.0, 22.0]
     steps = [one for one in history if "step" in one]
     assert [one["tokens/down_blocks.0.attentions.0/self_attention"] for one in steps] == [32, 31, 30]
     assert [one["steps/drift"] for one in steps] == [0.0, 0.1, 0.7]
@@ -210,7 +201,7 @@ SWEPT = [path.stem for path in STUDIES.glob("*.yaml") if yaml.safe_load(path.rea
 @pytest.mark.parametrize("name", SWEPT)
 def test_every_study_is_a_sweep_that_wandb_reads(name):
     study = load_study(name)
-    spec = yaml.safe_load(sweep_file(study, [name]))
+    spec = yaml.safe_load(sweep_config(study, [name]))
     assert spec["method"] in ("grid", "random") and spec["command"][-1] == "${args_no_hyphens}"
     assert all(len({"values", "value", "min", "max"} & set(one)) >= 1 for one in spec["parameters"].values())
     if study.primary is not None:
@@ -221,7 +212,7 @@ def test_the_words_of_an_agent_make_the_cell_that_the_local_sweep_makes():
     values = [{"name": "retom", "ratio": 0.5, "alpha": None}, {"name": "tomesd", "randomize": False, "ratio": 1e-05}]
     sweep = {"strategy": {"values": values}, "merging": {"gate": {"value": "none"}, "levels": {"values": [None]}}}
     study = build({"sweep": sweep, "primary": {"metric": "psnr", "better": "higher"}})
-    spec = yaml.safe_load(sweep_file(study, ["quickstart"]))
+    spec = yaml.safe_load(sweep_config(study, ["quickstart"]))
     trials = [{key: one.get("value", one.get("values", [None])[0]) for key, one in spec["parameters"].items()} for _ in values]
     for trial, value in zip(trials, spec["parameters"]["strategy"]["values"], strict=True):
         trial["strategy"] = value
@@ -232,7 +223,7 @@ def test_the_words_of_an_agent_make_the_cell_that_the_local_sweep_makes():
 
 def test_the_command_gives_every_trial_a_folder_of_its_own(monkeypatch):
     study = build({"sweep": {"strategy.ratio": {"values": [0.25]}}, "out": "runs/my study"})
-    program, flag, script, *rest = yaml.safe_load(sweep_file(study, ["quickstart", "prompts=[a 'b' c]"]))["command"]
+    program, flag, script, *rest = yaml.safe_load(sweep_config(study, ["quickstart", "prompts=[a 'b' c]"]))["command"]
     script = script.replace("exec mergekit-diff", "printf '%s\\n'")
     words = subprocess.run([program, flag, script, rest[0], "strategy.ratio=0.25"], env=os.environ | {"WANDB_RUN_ID": "t1"},
                            capture_output=True, text=True, check=True).stdout.splitlines()  # fmt: skip
@@ -242,4 +233,4 @@ def test_the_command_gives_every_trial_a_folder_of_its_own(monkeypatch):
 
 def test_a_study_without_a_sweep_is_refused():
     with pytest.raises(ValueError, match="sweeps nothing"):
-        sweep_file(build({}), ["mine"])
+        sweep_config(build({}), ["mine"])

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ..files import write_atomically
-from ..results.folder import RunFolder
 from ..results.pasting import paste_tables
 from ..results.tables import DASH, markdown
 from .peers import TOMESD
@@ -156,4 +155,4 @@ def _gated(record: Record) -> Sequence[float]:
 if __name__ == "__main__":
     records, text = Path(sys.argv[1]), Path(sys.argv[2])
     write_atomically(records / "tables.md", table(records).encode())
-    print(paste_tables(RunFolder(records), text))
+    print(paste_tables(records, text))

@@ -1,8 +1,6 @@
 """The speed table of a study: its strategies on one block of Stable Diffusion 1.5's size, with a new plan at every call."""
 
-import csv
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -31,12 +29,6 @@ def block_table(strategies: Mapping[str, tuple[MergeStrategy, str]], repetitions
     times = take_turns(block, every, repetitions, all_roles(bench, entries))
     return _lines({name: {key: median(seconds[key] for seconds in moments["fresh"]) for key in moments["fresh"][0]}
                    for name, moments in times.items()})  # fmt: skip
-
-
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of speed.csv."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _lines(medians: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:

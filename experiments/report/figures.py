@@ -12,12 +12,12 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..results.contents import Contents
+from ..results.run import Run
 
 INK = "#010203"
 """Stands for the colour of the page's text, which an SVG in a page can name but matplotlib cannot."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito (2008): told apart by colour-blind people, and seen on white and on black."""
+"""Okabe and Ito (2008): distinct for colour-blind readers, visible on white and on black."""
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "X": "✖", "P": "✚"}
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "text.parse_math": False, "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
@@ -40,7 +40,7 @@ def svg(drawn: Figure, title: str) -> Markup:
 
     Args:
         drawn: inside of its :func:`figure` block.
-        title: what is to be seen, one sentence.
+        title: one sentence that describes the figure.
     """
     text = io.StringIO()
     drawn.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
@@ -51,32 +51,32 @@ def svg(drawn: Figure, title: str) -> Markup:
 
 
 def _named(body: str, title: str) -> str:
-    """The figure with ids that no other figure of the page has: matplotlib's repeat, and differ from run to run."""
+    """The figure with ids that are unique on the page: matplotlib's repeat between figures, and differ from run to run."""
     own = hashlib.sha256(title.encode()).hexdigest()[:8]
     names = {name: f"f{own}-{i}" for i, name in enumerate(dict.fromkeys(re.findall(r"\bid=\"([^\"]+)\"", body)))}
-    return re.sub(r"(?<=\bid=\")[^\"]+|(?<=#)\w+(?=[\")])", lambda found: names.get(found[0], found[0]), body)
+    return re.sub(r"(?<=\bid=\")[^\"]+|(?<=#)\w+(?=[\")])", lambda match: names.get(match[0], match[0]), body)
 
 
-def colours(contents: Contents) -> dict[str, str]:
-    """A colour for every cell: its strategy's. A base has the colour of the text."""
-    strategies = {cell: strategy(contents, cell) for cell in contents.merged}
+def colours(run: Run) -> dict[str, str]:
+    """A colour for every cell, the same for cells of one strategy. A base has the colour of the text."""
+    strategies = {cell: strategy(run, cell) for cell in run.merged}
     order = list(dict.fromkeys(strategies.values()))
     own = {cell: COLOURS[order.index(name) % len(COLOURS)] for cell, name in strategies.items()}
-    return {cell: own.get(cell, INK) for cell in contents.cells}
+    return {cell: own.get(cell, INK) for cell in run.cells}
 
 
-def markers(contents: Contents) -> dict[str, str]:
-    """A marker for every cell: its ratio's. A base is a star."""
-    ratios = {line["cell"]: line["asked"] and round(line["asked"], 2) for line in contents.lines}
+def markers(run: Run) -> dict[str, str]:
+    """A marker for every cell, the same for cells of one ratio. A base is a star."""
+    ratios = {cell: line.asked and round(line.asked, 2) for cell, line in run.lines.items()}
     order = sorted({ratio for ratio in ratios.values() if ratio is not None})
     kinds = list(MARKERS)
     own = {cell: kinds[order.index(ratio) % len(kinds)] if ratio is not None else "o" for cell, ratio in ratios.items()}
-    return {cell: own[cell] if cell in contents.merged else "*" for cell in contents.cells}
+    return {cell: own[cell] if cell in run.merged else "*" for cell in run.cells}
 
 
-def strategy(contents: Contents, cell: str) -> str:
+def strategy(run: Run, cell: str) -> str:
     """The name of a cell's strategy without its settings."""
-    return contents.cells[cell][0]["strategy"].split("(")[0]
+    return run.cells[cell][0].strategy.split("(")[0]
 
 
 def label_axes(axes: Axes, x: str, y: str) -> None:

@@ -1,4 +1,4 @@
-"""Moves points apart, and puts labels beside them so that none lies on another."""
+"""Moves points apart and places labels beside them without overlaps."""
 
 import math
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ At = tuple[float, float]
 
 
 def place(axes: Axes, points: Sequence[At], texts: Sequence[str], lines: Sequence[tuple[At, At]]) -> None:
-    """Label every point at the nearest place that is free; a thin line leads to a label that had to go far.
+    """Label every point at the nearest free place; a thin line connects a label that had to go far.
 
     Args:
         axes: its limits are final.
         points: in the axes' units.
-        texts: a label a point.
-        lines: ends of upright or level lines that labels keep off, in the axes' units.
+        texts: a label for every point.
+        lines: ends of vertical or horizontal lines that labels must not cover, in the axes' units.
     """
     at = _in_points(axes, np.array(points))
     ends = _in_points(axes, np.array(lines).reshape(-1, 2)).reshape(-1, 2, 2)
@@ -30,7 +30,7 @@ def place(axes: Axes, points: Sequence[At], texts: Sequence[str], lines: Sequenc
         width, height = 0.62 * SIZE * len(text) + 2, SIZE + 1
         offsets = _offsets(width, height)
         free = boxes(own + offsets, width, height)
-        hidden = shared(free, taken).sum(1) + width * height - shared(free, frame[None])[:, 0]
+        hidden = overlap(free, taken).sum(1) + width * height - overlap(free, frame[None])[:, 0]
         gaps = _gaps(free, at)
         own_gap = _gaps(free, own[None])[:, 0]
         claimed = (gaps < own_gap[:, None] + ROOM / 2).sum(1) - 1  # nearer to another point, so read as its label
@@ -42,7 +42,7 @@ def place(axes: Axes, points: Sequence[At], texts: Sequence[str], lines: Sequenc
 
 
 def apart(axes: Axes, points: Sequence[At]) -> list[At]:
-    """The points, with those that would hide an earlier one moved to the right until they are seen.
+    """The points, with those that would hide an earlier one moved to the right until both are visible.
 
     Args:
         axes: its limits are final.
@@ -63,8 +63,8 @@ def boxes(middles: np.ndarray, width: float, height: float) -> np.ndarray:
     return np.concatenate([middles - half, middles + half], axis=1)
 
 
-def shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n, 4) and (m, 4) boxes to (n, m): the area that two of them share."""
+def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(n, 4) and (m, 4) boxes to (n, m): the area of their intersection."""
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     return sides.clip(min=0).prod(-1)
 

@@ -1,4 +1,4 @@
-"""Which tokens went together, drawn over the picture."""
+"""Which tokens were merged with each other, drawn over the image."""
 
 import colorsys
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ TINT = 0.6
 FIRST_HUE, GOLDEN = 0.55, 0.618034
 
 
-def draw_map(picture: Image.Image, one_map: dict[str, Any], side: int = SIDE) -> Image.Image:
-    """The picture with every merged group in a colour of its own, outlined, and a dot on the token that stands for it.
+def draw_map(image: Image.Image, one_map: dict[str, Any], side: int = SIDE) -> Image.Image:
+    """The image with every merged group in a colour of its own, outlined, and a dot on the token that represents it.
 
-    Tokens that were kept as they are show the bare picture.
+    Tokens that were not merged show the plain image.
 
     Args:
-        picture: any size.
+        image: any size.
         one_map: grid, assign and rep, as the run folder keeps them.
         side: of the longer edge of the result, in pixels, about.
     """
@@ -26,9 +26,9 @@ def draw_map(picture: Image.Image, one_map: dict[str, Any], side: int = SIDE) ->
     cell = max(4, side // max(rows, columns))
     groups = np.array(one_map["assign"])[: rows * columns].reshape(rows, columns)
     merged = np.bincount(groups.ravel())[groups] > 1
-    scaled = picture.convert("RGB").resize((columns * cell, rows * cell), Image.Resampling.BICUBIC)
+    scaled = image.convert("RGB").resize((columns * cell, rows * cell), Image.Resampling.BICUBIC)
     square = np.ones((cell, cell, 1))
-    grey = np.array(scaled.convert("L"), dtype=float)[..., None]  # so that a group's colour is not the picture's
+    grey = np.array(scaled.convert("L"), dtype=float)[..., None]  # so that the image does not change a group's colour
     tinted = grey * (1 - TINT) + np.kron(_colours(groups), square) * TINT
     drawn = Image.fromarray(np.where(np.kron(merged[..., None], square), tinted, np.array(scaled)).astype(np.uint8))
     _outline(ImageDraw.Draw(drawn), groups, merged, cell)

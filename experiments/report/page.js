@@ -1,6 +1,6 @@
 const all = (selector, where = document) => [...where.querySelectorAll(selector)];
 
-// Sorting: a click on a heading sorts by it, a second click turns the order round.
+// Sorting: a click on a heading sorts by that column, a second click reverses the order.
 for (const table of all("table.sortable")) {
   all("th button", table).forEach((button, column) => button.addEventListener("click", () => {
     const heading = button.closest("th");
@@ -19,7 +19,7 @@ for (const table of all("table.sortable")) {
   }));
 }
 
-// The cost axis: all drawings are there, the chosen ones are shown.
+// The cost axis: the page holds all drawings and shows the chosen ones.
 const costs = document.querySelector("#trade .choice");
 if (costs) {
   const show = () => {
@@ -31,19 +31,19 @@ if (costs) {
   show();
 }
 
-// Comparing: the two pictures are those of the grid below, so that each is in the file once.
+// Comparing: the two images are taken from the grid below, so that the file holds each only once.
 const compare = document.querySelector(".compare");
 if (compare && all("select[name=right] option", compare).length) {
   const field = name => compare.querySelector(`[name=${name}]`);
   const stage = compare.querySelector(".stage");
   const slider = stage.querySelector("input");
-  const pictures = all("img[data-cell]");
-  const find = cell => pictures.find(one => one.dataset.prompt === field("prompt").value && one.dataset.cell === cell);
-  const put = (place, tag, picture) => {
-    const image = stage.querySelector(place);
-    image.src = picture ? picture.src : "data:,";
-    image.alt = picture ? picture.alt : "no such picture";
-    stage.querySelector(tag).textContent = picture ? picture.dataset.cell : "not made";
+  const images = all("img[data-cell]");
+  const find = cell => images.find(one => one.dataset.prompt === field("prompt").value && one.dataset.cell === cell);
+  const put = (place, tag, image) => {
+    const shown = stage.querySelector(place);
+    shown.src = image ? image.src : "data:,";
+    shown.alt = image ? image.alt : "no such image";
+    stage.querySelector(tag).textContent = image ? image.dataset.cell : "not generated";
   };
   const update = () => {
     const right = find(field("right").value);
@@ -52,9 +52,9 @@ if (compare && all("select[name=right] option", compare).length) {
     stage.dataset.mode = compare.querySelector("[name=mode]:checked").value;
     stage.style.setProperty("--cut", `${slider.value}%`);
   };
-  for (const picture of pictures) picture.addEventListener("click", () => {
-    field("prompt").value = picture.dataset.prompt;
-    if (picture.dataset.cell !== picture.dataset.base) field("right").value = picture.dataset.cell;
+  for (const image of images) image.addEventListener("click", () => {
+    field("prompt").value = image.dataset.prompt;
+    if (image.dataset.cell !== image.dataset.base) field("right").value = image.dataset.cell;
     update();
     compare.scrollIntoView({block: "nearest"});
   });

@@ -1,4 +1,4 @@
-"""Gathers a run folder into one page."""
+"""Puts a run on one page."""
 
 import io
 from pathlib import Path
@@ -6,70 +6,59 @@ from pathlib import Path
 import jinja2
 import yaml
 
-from ..bench import read_table
 from ..files import write_atomically
 from ..results import tables
-from ..results.contents import Contents
-from ..results.folder import RunFolder
-from .cells import columns
+from ..results.markdown import fidelity_and_speed
+from ..results.run import Run
+from .columns import columns
+from .images import grid, maps
 from .pareto import key, pareto
-from .pictures import grid, maps
 from .sheet import draw_sheet
 from .signatures import not_measured, signatures
 from .steps import drawings, scale
 from .verdict import verdict
 
 
-def write_report(folder: RunFolder) -> Path:
-    """Write report.html, and beside it its pictures as sheet.png and its tables as tables.md; returns the page's path.
+def write_report(run: Run) -> Path:
+    """Write report.html, and beside it the images as sheet.png and the tables as tables.md; returns the page's path.
 
     Raises:
-        ValueError: it is no run folder, or has no picture yet.
+        ValueError: the run has no image yet, or an image cannot be decoded; names the file.
     """
-    contents = Contents.read(folder)
-    speed = folder.path / "speed.csv"
-    times = tables.speed_table(read_table(speed)) if speed.exists() else None
-    html = page(contents, times)
-    fidelity = tables.fidelity_table(contents.lines, contents.study["metrics"], contents.primary)
-    texts = [tables.markdown(tables.FIDELITY, fidelity), *([tables.markdown(tables.SPEED, times)] if times else [])]
-    write_atomically(folder.path / "tables.md", "\n".join(texts).encode())
-    sheet = io.BytesIO()
-    draw_sheet(folder, contents.rows).save(sheet, format="PNG", optimize=True)
-    write_atomically(folder.path / "sheet.png", sheet.getvalue())
-    path = folder.path / "report.html"
+    if not run.rows:
+        raise ValueError(f"{run.folder} has no finished image to report")
+    html, sheet = page(run), io.BytesIO()
+    draw_sheet(run).save(sheet, format="PNG", optimize=True)
+    write_atomically(run.folder / "tables.md", fidelity_and_speed(run).encode())
+    write_atomically(run.folder / "sheet.png", sheet.getvalue())
+    path = run.folder / "report.html"
     write_atomically(path, html.encode())
     return path
 
 
-def page(contents: Contents, speed: list[list[str]] | None) -> str:
-    """The page of a run as HTML.
-
-    Args:
-        contents: of the run folder.
-        speed: heading and rows of the table of one block's times, if they were taken.
-    """
-    config = {key: contents.config[key] for key in ("study", "versions")}
+def page(run: Run) -> str:
+    """The page of a run as HTML."""
+    config = {key: run.config[key] for key in ("study", "versions")}
     return _template().render(
-        name=contents.folder.path.absolute().name,
-        study=contents.study,
-        prompts=len({row["prompt"] for row in contents.rows}),
-        verdict=verdict(contents),
-        pareto=pareto(contents),
-        key=key(contents),
-        columns=columns(contents),
-        notes=tables.notes(contents.lines),
-        speed=speed,
-        grid=grid(contents),
-        bases=[cell for cell in contents.cells if cell not in contents.merged],
-        maps=maps(contents),
-        steps=drawings(contents),
+        name=run.name,
+        study=run.study,
+        prompts=len({row.prompt for row in run.rows}),
+        verdict=verdict(run),
+        pareto=pareto(run),
+        key=key(run),
+        columns=columns(run),
+        notes=tables.notes(run.lines.values()),
+        speed=tables.speed_table(run.speed) if run.speed else None,
+        grid=grid(run),
+        maps=maps(run),
+        steps=drawings(run),
         scale=scale(),
-        signatures=signatures(contents),
-        not_measured=not_measured(contents),
-        marks=contents.marks,
-        merged=contents.merged,
-        command=contents.config["command"],
-        git=contents.config["git"],
+        signatures=signatures(run),
+        not_measured=not_measured(run),
+        marks=run.marks,
+        merged=run.merged,
+        command=run.config["command"],
+        git=run.config["git"],
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
     )
 

@@ -1,4 +1,4 @@
-"""Over the denoising steps: where tokens were merged, and how far the latents went from the base's."""
+"""Over the denoising steps: where tokens were merged, and how far the latents are from the base's."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,25 +9,25 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
-from ..results.contents import Contents
 from ..results.curves import Curve, curve, jump
+from ..results.run import Run
 from .figures import INK, colours, figure, label_axes, svg
 
 SHADES = "viridis"
 NAMED = 20
-"""So many layers at most have their name beside the heat map."""
+"""At most this many layers are named beside the heat map."""
 
 
-def drawings(contents: Contents) -> list[dict[str, Any]]:
-    """A drawing a cell: layers against steps, and below on the same axis drift and stale plans, where they are known."""
-    drifts = _curves(contents, "drift")
-    stales = _curves(contents, "stale")
-    found = []
-    for cell in contents.merged:
-        sites = [site for site in contents.maps.get(cell, {}).get("sites", []) if site.get("by_step")]
+def drawings(run: Run) -> list[dict[str, Any]]:
+    """A drawing for every cell: layers against steps, and below on the same axis drift and stale plans, if they were measured."""
+    drifts = _curves(run, "drift")
+    stales = _curves(run, "stale")
+    cells = []
+    for cell in run.merged:
+        sites = [site for site in run.maps.get(cell, {}).get("sites", []) if site.get("by_step")]
         if sites or cell in drifts or cell in stales:
-            found.append({"cell": cell, "mark": contents.marks[cell], "svg": _drawing(contents, cell, sites, drifts, stales)})
-    return found
+            cells.append({"cell": cell, "mark": run.marks[cell], "svg": _drawing(run, cell, sites, drifts, stales)})
+    return cells
 
 
 def scale() -> Markup:
@@ -42,7 +42,7 @@ def scale() -> Markup:
 
 
 def shares(sites: Sequence[dict[str, Any]], steps: int) -> np.ndarray:
-    """(sites, steps): share of a site's tokens that was kept; not a number where the site was not called."""
+    """(sites, steps): share of a site's tokens that was kept; NaN where the site was not called."""
     grid = np.full((len(sites), steps), np.nan)
     for i, site in enumerate(sites):
         for step, (tokens, kept) in site["by_step"].items():
@@ -50,16 +50,16 @@ def shares(sites: Sequence[dict[str, Any]], steps: int) -> np.ndarray:
     return grid
 
 
-def _curves(contents: Contents, column: str) -> dict[str, Curve]:
-    made = {cell: curve(contents.cells[cell], column) for cell in contents.merged}
-    return {cell: one for cell, one in made.items() if one is not None}
+def _curves(run: Run, column: str) -> dict[str, Curve]:
+    curves = {cell: curve(run.cells[cell], column) for cell in run.merged}
+    return {cell: one for cell, one in curves.items() if one is not None}
 
 
-def _drawing(contents: Contents, cell: str, sites: list[dict[str, Any]], drifts: dict[str, Curve],
+def _drawing(run: Run, cell: str, sites: list[dict[str, Any]], drifts: dict[str, Curve],
              stales: dict[str, Curve]) -> Markup:  # fmt: skip
     heights = [max(1.0, 0.15 * min(len(sites), 2 * NAMED) + 0.35)] if sites else []
     heights += [1.5] * (cell in drifts) + [1.1] * (cell in stales)
-    colour = colours(contents)[cell]
+    colour = colours(run)[cell]
     with figure(4.3, sum(heights) + 0.5) as drawn:
         rows = iter(np.atleast_1d(drawn.subplots(len(heights), sharex=True, height_ratios=heights)))
         if sites:
@@ -70,9 +70,9 @@ def _drawing(contents: Contents, cell: str, sites: list[dict[str, Any]], drifts:
             _mark_jump(axes, drifts[cell].mean)
         if cell in stales:
             _lines(next(rows), stales, cell, colour, "stale plans\n(share of tokens)")
-        drawn.axes[-1].set_xlabel("denoising step   (noise → picture)")
+        drawn.axes[-1].set_xlabel("denoising step   (noise → image)")
         drawn.axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-        return svg(drawn, f"{contents.marks[cell]}: layers, drift and stale plans over the denoising steps")
+        return svg(drawn, f"{run.marks[cell]}: layers, drift and stale plans over the denoising steps")
 
 
 def _heat(axes: Axes, sites: list[dict[str, Any]]) -> None:
@@ -92,7 +92,7 @@ def _name(site: dict[str, Any], sites: list[dict[str, Any]]) -> str:
 
 
 def _lines(axes: Axes, curves: dict[str, Curve], cell: str, colour: str, label: str) -> None:
-    """The cell's curve and band in colour before the others' in grey, so that all small multiples compare."""
+    """The cell's curve and band in colour before the others' in grey, so that the drawings of all cells can be compared."""
     others = [np.column_stack([np.arange(len(one.mean)), one.mean]) for other, one in curves.items() if other != cell]
     axes.add_collection(LineCollection(others, colors=INK, alpha=0.18, linewidths=0.8))
     own = curves[cell]

@@ -1,22 +1,21 @@
 """Cells against their controls, over the same prompts and seeds, and the verdict.
 
-Pictures of one prompt are not independent, so that a prompt is one observation: the mean over its seeds of the difference
-between the cell and its control at the same prompt and seed. How much a picture suffers differs from prompt to prompt by a
-factor, and the factor is nearly the same for a cell and its control. So a distance is compared by its ratio to the control's,
-as the difference of the logarithms, which is the same for a prompt that suffers much and for one that suffers little.
+Images of one prompt are not independent, so a prompt is one observation: the mean over its seeds of the difference between the
+cell and its control at the same prompt and seed. How much merging changes an image differs from prompt to prompt by a factor
+that is nearly the same for a cell and its control. A distance is therefore compared by its ratio to the control's, computed as a
+difference of logarithms, which does not depend on that factor.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from ..metrics import metrics
 from .inference import bootstrap, detectable, holm, sign_flip
+from .row import Row, by_cell
 
-Row = dict[str, Any]
 BETTER, WORSE, UNSURE, NOT_COMPARABLE = "better", "worse", "can't tell at this n", "not comparable"
 DIFFERENCE, RATIO = "difference", "ratio"
 ALPHA = 0.05
@@ -33,7 +32,7 @@ class Comparison:
         against: name of the control.
         metric: what is compared.
         by: "difference" or "ratio", see :class:`.metrics.Metric`.
-        n: pairs of pictures of the same prompt and seed.
+        n: pairs of images of the same prompt and seed.
         prompts: independent observations.
         effect: mean over the prompts of cell minus control, or geometric mean of cell / control.
         low: lower end of its 95% bootstrap interval, not corrected for the number of cells.
@@ -61,27 +60,27 @@ class Comparison:
 
 
 def compare(rows: Iterable[Row], metric: str, better: str) -> list[Comparison]:
-    """Every cell that has a control, against it; Holm-corrected over the cells.
+    """Every cell that has a control against that control; Holm-corrected over the cells.
 
     Args:
-        rows: of a run; only pictures whose control has the same prompt and seed count.
-        metric: a number of every row. The feature distance and LPIPS are compared by ratio, all others by difference,
-            also a number of one's own.
+        rows: of a run; an image counts only if its control has the same prompt and seed.
+        metric: a key of ``metrics`` in the rows. The feature distance and LPIPS are compared by ratio, all others by difference,
+            also a number of your own.
         better: "lower" or "higher".
     """
     cells, known = by_cell(rows), metrics().get(metric)
     by = known.by if known else DIFFERENCE
-    pairs = [(group[0]["cell"], group[0].get("against")) for group in cells.values()]
-    made = [
+    pairs = [(group[0].cell, group[0].against) for group in cells.values()]
+    comparisons = [
         _comparison(cells[name], cells[control], metric, by) for name, control in pairs if control in cells and control != name
     ]
-    counted = [one for one in made if not one.verdict]
+    counted = [one for one in comparisons if not one.verdict]
     corrected = iter(holm([one.p for one in counted]))
-    return [one if one.verdict else _judged(one, next(corrected), better, len(counted)) for one in made]
+    return [one if one.verdict else _judged(one, next(corrected), better, len(counted)) for one in comparisons]
 
 
 def interval(rows: Iterable[Row], metric: str) -> tuple[float, float, float]:
-    """Mean of a metric over the prompts of one cell, with its 95% bootstrap interval; not a number where nothing is there."""
+    """Mean of a metric over the prompts of one cell, with its 95% bootstrap interval; NaN if nothing was measured."""
     return bootstrap(list(_per_prompt(_values(rows, metric)).values()))
 
 
@@ -89,39 +88,31 @@ def answer(comparisons: Sequence[Comparison]) -> str:
     """One sentence for the top of a report."""
     if not comparisons:
         return "No control, so no verdict."
-    told: dict[str, list[str]] = {}
+    cells: dict[str, list[str]] = {}
     for one in comparisons:
-        told.setdefault(one.verdict.split(":")[0], []).append(one.cell)
+        cells.setdefault(one.verdict.split(":")[0], []).append(one.cell)
     against = " or ".join(dict.fromkeys(one.against for one in comparisons)) if _one_control(comparisons) else "their controls"
     n = max(one.prompts for one in comparisons)
-    parts = [f"{verdict}: {_listed(told[verdict])}" for verdict in (BETTER, WORSE, UNSURE, NOT_COMPARABLE) if verdict in told]
+    parts = [f"{verdict}: {_listed(cells[verdict])}" for verdict in (BETTER, WORSE, UNSURE, NOT_COMPARABLE) if verdict in cells]
     return f"Against {against}, by {comparisons[0].metric} over {n} prompts – {'. '.join(parts)}."  # noqa: RUF001
 
 
-def by_cell(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Rows by the name of their cell, in the order of first sight."""
-    cells: dict[str, list[Row]] = {}
-    for row in rows:
-        cells.setdefault(row["cell"], []).append(row)
-    return cells
-
-
 def differences(cell: Iterable[Row], control: Iterable[Row], metric: str, by: str = DIFFERENCE) -> dict[str, float]:
-    """Mean over seeds of cell minus control by prompt, or of the logarithm of their ratio: not finite where one of them is 0."""
+    """By prompt, the mean over seeds of cell minus control, or of the logarithm of their ratio: not finite where one is 0."""
     size = _logarithm if by == RATIO else float
-    mine, other = _values(cell, metric, size), _values(control, metric, size)
-    return _per_prompt({key: value - other[key] for key, value in mine.items() if key in other})  # inf - inf is nan, and says so
+    own, other = _values(cell, metric, size), _values(control, metric, size)
+    return _per_prompt({key: value - other[key] for key, value in own.items() if key in other})  # inf - inf is NaN, and reported
 
 
-def _values(rows: Iterable[Row], metric: str, size: Callable[[Any], float] = float) -> dict[tuple[str, int], float]:
-    return {(row["prompt"], row["seed"]): size(row[metric]) for row in rows if row.get(metric) is not None}
+def _values(rows: Iterable[Row], metric: str, size: Callable[[float], float] = float) -> dict[tuple[str, int], float]:
+    return {(row.prompt, row.seed): size(row.metrics[metric]) for row in rows if metric in row.metrics}
 
 
-def _logarithm(value: Any) -> float:  # noqa: ANN401
-    return math.log(float(value)) if float(value) > 0 else -math.inf
+def _logarithm(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
 
 
-def _per_prompt(values: dict[tuple[str, int], float]) -> dict[str, float]:
+def _per_prompt(values: Mapping[tuple[str, int], float]) -> dict[str, float]:
     groups: dict[str, list[float]] = {}
     for (prompt, _), value in values.items():
         groups.setdefault(prompt, []).append(value)
@@ -130,26 +121,27 @@ def _per_prompt(values: dict[tuple[str, int], float]) -> dict[str, float]:
 
 def _comparison(cell: list[Row], control: list[Row], metric: str, by: str) -> Comparison:
     shown = math.exp if by == RATIO else float
-    found = list(differences(cell, control, metric, by).values())
-    seeds = {(row["prompt"], row["seed"]) for row in cell} & {(row["prompt"], row["seed"]) for row in control}
-    middle, low, high = (shown(value) for value in bootstrap(found))
-    reason = _not_comparable(cell, control, found)
-    p = math.nan if reason else sign_flip(found)
-    visible = math.nan if reason else shown(detectable(found, len(found)))
-    names = cell[0]["cell"], control[0]["cell"]
-    return Comparison(*names, metric, by, len(seeds), len(found), middle, low, high, p, p, visible, reason)
+    observed = list(differences(cell, control, metric, by).values())
+    pairs = {(row.prompt, row.seed) for row in cell} & {(row.prompt, row.seed) for row in control}
+    middle, low, high = (shown(value) for value in bootstrap(observed))
+    reason = _not_comparable(cell, control, observed)
+    p = math.nan if reason else sign_flip(observed)
+    visible = math.nan if reason else shown(detectable(observed, len(observed)))
+    names = cell[0].cell, control[0].cell
+    return Comparison(*names, metric, by, len(pairs), len(observed), middle, low, high, p, p, visible, reason)
 
 
-def _not_comparable(cell: list[Row], control: list[Row], found: list[float]) -> str:
-    granted = [math.fsum(row.get("granted") or 0.0 for row in rows) / len(rows) for rows in (cell, control)]
-    if len(found) < 2:
-        return f"{NOT_COMPARABLE}: {len(found)} prompts in common"
-    if not np.isfinite(found).all():
-        return f"{NOT_COMPARABLE}: {int((~np.isfinite(found)).sum())} of {len(found)} prompts have no finite difference or ratio"
+def _not_comparable(cell: list[Row], control: list[Row], observed: list[float]) -> str:
+    granted = [math.fsum(row.granted or 0.0 for row in rows) / len(rows) for rows in (cell, control)]
+    if len(observed) < 2:
+        return f"{NOT_COMPARABLE}: {len(observed)} prompts in common"
+    if not np.isfinite(observed).all():
+        lost = int((~np.isfinite(observed)).sum())
+        return f"{NOT_COMPARABLE}: {lost} of {len(observed)} prompts have no finite difference or ratio"
     for option in ("roles", "levels"):
-        mine, other = ((rows[0].get("merging") or {}).get(option) for rows in (cell, control))
-        if mine != other and f"merging.{option}" not in cell[0].get("values", {}):
-            return f"{NOT_COMPARABLE}: {option} {mine} and {other}"
+        own, other = ((rows[0].merging or {}).get(option) for rows in (cell, control))
+        if own != other and f"merging.{option}" not in cell[0].values:
+            return f"{NOT_COMPARABLE}: {option} {own} and {other}"
     if abs(granted[0] - granted[1]) > GRANTED_APART:
         return f"{NOT_COMPARABLE}: granted ratios {granted[0]:.3f} and {granted[1]:.3f}"
     return ""
@@ -157,10 +149,10 @@ def _not_comparable(cell: list[Row], control: list[Row], found: list[float]) -> 
 
 def _judged(one: Comparison, p_holm: float, better: str, cells: int) -> Comparison:
     higher = one.effect > (1 if one.by == RATIO else 0)
-    found = UNSURE if p_holm >= ALPHA else BETTER if higher == (better == "higher") else WORSE
-    if found == UNSURE and cells * 2 / 2**one.prompts >= ALPHA:  # the least p that the test can have, corrected
-        found = f"{UNSURE}: too few prompts for {cells} comparisons"
-    return replace(one, p_holm=p_holm, verdict=found)
+    verdict = UNSURE if p_holm >= ALPHA else BETTER if higher == (better == "higher") else WORSE
+    if verdict == UNSURE and cells * 2 / 2**one.prompts >= ALPHA:  # the smallest p that the test can have, corrected
+        verdict = f"{UNSURE}: too few prompts for {cells} comparisons"
+    return replace(one, p_holm=p_holm, verdict=verdict)
 
 
 def _listed(cells: Sequence[str]) -> str:

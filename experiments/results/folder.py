@@ -16,20 +16,22 @@ import yaml
 
 from .. import provenance
 from ..files import write_atomically
+from .images import is_whole
+from .row import Row
 
 CONFIG = "config.yaml"
 OWN = (
     *("summary.csv", "speed.csv", "sets.json", "costs.json", "verdicts.csv", "report.html", "sheet.png", "tables.md"),
     *("results", "images", "maps", "wandb", CONFIG),
 )
-"""What a run writes; the config, which tells whose folder it is, goes last when all is deleted."""
+"""What a run writes. The config comes last: it marks the folder as a run's until everything else is deleted."""
 IGNORED = ("out", "threads", "speed", "costs", "devices", "num_nodes", "wandb")
-"""Keys of a study that may differ between two runs into one folder: they change no picture and no column."""
+"""Keys of a study that may differ between two runs into one folder: they change no image and no column."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's files. Rows of results are the only source of truth.
+    """The files of a run. Its rows are the only source of truth.
 
     Args:
         path: the folder.
@@ -41,7 +43,7 @@ class RunFolder:
 
     @property
     def results(self) -> Path:
-        """The rows of this process."""
+        """The file for the rows of this process."""
         return self.path / "results" / f"rank{self.rank}.jsonl"
 
     @contextlib.contextmanager
@@ -49,7 +51,7 @@ class RunFolder:
         """Be the only writer.
 
         Raises:
-            ValueError: another process writes here.
+            ValueError: another process is writing here.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as file:
@@ -66,19 +68,19 @@ class RunFolder:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def check_own(self) -> None:
-        """Refuse a folder whose files a run would overwrite though no run made them.
+        """Refuse a folder with files that a run would overwrite but that no run wrote.
 
         Raises:
-            ValueError: there are files of a run's names, but no config.yaml of a run.
+            ValueError: there are files with a run's names, but no config.yaml of a run.
         """
-        foreign = [name for name in OWN if (self.path / name).exists()]
-        if foreign and CONFIG not in foreign:
-            raise ValueError(f"{self.path} is no run folder but has {', '.join(foreign)}; give another out=FOLDER")
-        if foreign:
+        present = [name for name in OWN if (self.path / name).exists()]
+        if present and CONFIG not in present:
+            raise ValueError(f"{self.path} is not a run folder, but contains {', '.join(present)}; give another out=FOLDER")
+        if present:
             self.config()
 
     def check_config(self, study: Mapping[str, Any]) -> None:
-        """Refuse a folder that holds another study's run.
+        """Refuse a folder that holds the run of another study.
 
         Raises:
             ValueError: names the first key that differs.
@@ -96,7 +98,7 @@ class RunFolder:
                 )
 
     def config(self) -> dict[str, Any]:
-        """What config.yaml says.
+        """The contents of config.yaml.
 
         Raises:
             ValueError: there is none, or it cannot be read.
@@ -113,11 +115,11 @@ class RunFolder:
         return config
 
     def gates(self) -> dict[str, Any]:
-        """The decisions of gates that this run wrote down, by cell."""
+        """The gate decisions that this run recorded, by cell."""
         return self.config().get("gates", {}) if (self.path / CONFIG).exists() else {}
 
     def write_config(self, study: Mapping[str, Any], command: list[str], gates: Mapping[str, Any] | None = None) -> None:
-        """Write down what makes this run again."""
+        """Record everything that is needed to repeat this run."""
         config = {
             "study": json.loads(json.dumps(study)),
             "command": shlex.join(["mergekit-diff", *command]),
@@ -128,17 +130,25 @@ class RunFolder:
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         write_atomically(self.path / CONFIG, text.encode())
 
-    def rows(self) -> dict[str, dict[str, Any]]:
-        """The rows of all finished jobs whose picture is there, by job id."""
-        rows: dict[str, dict[str, Any]] = {}
-        for file in sorted((self.path / "results").glob("rank*.jsonl")):
-            for number, line in enumerate(file.read_bytes().splitlines(keepends=True), 1):
-                if line.endswith(b"\n"):  # a line without an end is one that a crash cut off
-                    row = _row(line, f"{file}: line {number}")
-                    rows[row["job"]] = row
-        return {job: row for job, row in rows.items() if (self.path / row["image"]).is_file()}
+    def rows(self) -> dict[str, Row]:
+        """The rows of all jobs whose image exists, by job.
 
-    def append(self, row: Mapping[str, Any]) -> None:
+        Raises:
+            ValueError: a line is not a row; names file and line.
+        """
+        rows: dict[str, Row] = {}
+        for file in self._files():
+            for number, line in enumerate(file.read_bytes().splitlines(keepends=True), 1):
+                if line.endswith(b"\n"):  # a crash can leave a last line that is cut off
+                    row = _row(line, f"{file}: line {number}")
+                    rows[row.job] = row
+        return {job: row for job, row in rows.items() if (self.path / row.image).is_file()}
+
+    def done(self) -> dict[str, Row]:
+        """The rows of all jobs whose image can be decoded, by job: what a resumed run need not make again."""
+        return {job: row for job, row in self.rows().items() if is_whole(self.path / row.image)}
+
+    def append(self, row: Row) -> None:
         """Add a row for good: one whole line that is on the disk when this returns, or nothing.
 
         Raises:
@@ -148,7 +158,7 @@ class RunFolder:
         with self.results.open("ab", buffering=0) as file:
             end = file.tell()
             try:
-                line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+                line = row.line()
                 if file.write(line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.results))
                 os.fsync(file.fileno())
@@ -156,16 +166,17 @@ class RunFolder:
                 file.truncate(end)  # half a line would spoil the next row
                 raise
 
-    def tidy(self, wanted: Iterable[str]) -> None:
-        """Leave one whole row of every wanted job whose picture is there, in one file.
+    def tidy(self, wanted: Iterable[str]) -> dict[str, Row]:
+        """Leave one row of every wanted job that is done, all in one file; returns them by job.
 
-        What a crash cut off goes, and what older code or other weights made. Sets, costs and times of the rows that went go too.
+        Removes lines that a crash cut off, rows of broken images, and rows of older code or other weights. If a row goes, the
+        sets, costs and times that it was part of go too.
         """
-        rows, files = self.rows(), sorted((self.path / "results").glob("rank*.jsonl"))
-        kept = [rows[job] for job in wanted if job in rows]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept).encode()
-        if not files or (files == [self.results] and files[0].read_bytes() == lines):
-            return
+        rows, files = self.done(), self._files()
+        kept = {job: rows[job] for job in wanted if job in rows}
+        lines = b"".join(row.line() for row in kept.values())
+        if not files or (files == [self.results] and self.results.read_bytes() == lines):
+            return kept
         write_atomically(self.results, lines)
         for file in files:
             if file != self.results:
@@ -173,16 +184,17 @@ class RunFolder:
         if len(kept) < len(rows):
             for name in ("sets.json", "costs.json", "speed.csv"):
                 (self.path / name).unlink(missing_ok=True)
+        return kept
+
+    def _files(self) -> list[Path]:
+        return sorted((self.path / "results").glob("rank*.jsonl"))
 
 
-def _row(line: bytes, where: str) -> dict[str, Any]:
+def _row(line: bytes, where: str) -> Row:
     try:
-        row = json.loads(line)
-        if not (row["job"] and row["image"]):
-            raise ValueError
-        return row
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{where} is not a row; delete that line, and its picture is made again") from None
+        return Row.parse(line, where)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete that line, and its image is made again") from None
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401

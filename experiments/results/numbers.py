@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from .tables import DASH
+DASH = "–"  # noqa: RUF001
 
 
 def decimals(values: Iterable[float | None]) -> int:

@@ -1,69 +1,111 @@
-"""Means over the pictures of every cell."""
+"""Means over the images of every cell."""
 
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..files import write_atomically
+from .row import Row, by_cell, newest
 
-Row = dict[str, Any]
 MEANS = ("tokens_before", "tokens_after", "asked", "granted", "seconds")
 
 
-def newest(rows: Iterable[Row]) -> list[Row]:
-    """The last row of every cell, prompt and seed, in the order of their first."""
-    return list({(row["cell"], row["prompt"], row["seed"]): row for row in rows}.values())
+@dataclass(frozen=True)
+class Line:
+    """The means of a cell; None where nothing was measured.
+
+    Args:
+        cell: its name.
+        strategy: repr of the strategy, "base" for a base.
+        role: "base", "control" or "cell".
+        n: number of images.
+        tokens_before: as in :class:`.Row`, like all that is not explained here.
+        steps: denoising steps in which anything was merged.
+        plan_every: steps that a plan served.
+        metrics: means by metric; infinite if one image's is.
+        notes: of all images, each once.
+    """
+
+    cell: str
+    strategy: str
+    role: str
+    n: int
+    tokens_before: float | None
+    tokens_after: float | None
+    asked: float | None
+    granted: float | None
+    steps: float | None
+    plan_every: float | None
+    seconds: float | None
+    metrics: Mapping[str, float | None]
+    notes: list[str]
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything but the notes, in one flat mapping."""
+        flat = {name: value for name, value in vars(self).items() if name not in ("metrics", "notes")}
+        return flat | dict(self.metrics)
 
 
-def summarize(rows: Iterable[Row], metrics: Iterable[str]) -> list[Row]:
-    """A line a cell: its means, its notes and n, the number of its pictures.
+def summarize(rows: Iterable[Row], metrics: Sequence[str]) -> list[Line]:
+    """A line for every cell.
+
+    Args:
+        rows: of one run.
+        metrics: names of the metrics to average.
 
     Raises:
         ValueError: one metric was made by different networks.
     """
-    by_cell: dict[str, list[Row]] = {}
-    for row in newest(rows):
-        by_cell.setdefault(row["cell"], []).append(row)
-    _check_makers([row for group in by_cell.values() for row in group])
-    return [_line(cell, group, [*MEANS, *metrics]) for cell, group in by_cell.items()]
+    cells = by_cell(newest(rows))
+    _check_makers(row for group in cells.values() for row in group)
+    return [_line(group, metrics) for group in cells.values()]
 
 
-def mean(values: Iterable[Any]) -> float | None:
-    """The mean of what is there; infinite if a value is ("inf" in JSON); None of nothing."""
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are there; None if there are none."""
     numbers = [float(value) for value in values if value is not None]
     return math.fsum(numbers) / len(numbers) if numbers else None
 
 
-def write_csv(path: Path, lines: list[Row]) -> None:
-    """Write lines of equal keys, lists left out."""
+def write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write lines that all have the same keys."""
     text = io.StringIO()
-    keys = [key for key in lines[0] if not isinstance(lines[0][key], list)]
-    writer = csv.DictWriter(text, keys, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     write_atomically(path, text.getvalue().encode())
 
 
-def _check_makers(rows: list[Row]) -> None:
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The lines of a file that :func:`write_csv` wrote, as text."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _check_makers(rows: Iterable[Row]) -> None:
     makers: dict[str, str] = {}
     for row in rows:
-        for metric, maker in row.get("made_by", {}).items():
+        for metric, maker in row.made_by.items():
             if makers.setdefault(metric, maker) != maker:
-                raise ValueError(f"{metric} was made by {makers[metric]} and by {maker}: they cannot stand in one column")
+                raise ValueError(
+                    f"expected one network for {metric}, got {makers[metric]} and {maker}: their means do not compare"
+                )
 
 
-def _line(cell: str, group: list[Row], columns: list[str]) -> Row:
+def _line(group: Sequence[Row], metrics: Sequence[str]) -> Line:
     first = group[0]
-    means = {column: mean(row.get(column) for row in group) for column in columns}
-    notes = sorted({note for row in group for note in row.get("notes", [])})
-    return {
-        "cell": cell,
-        "strategy": first["strategy"],
-        "role": first["role"],
-        "n": len(group),
-        **means,
-        "notes": notes,
-    }
+    return Line(
+        cell=first.cell,
+        strategy=first.strategy,
+        role=first.role,
+        n=len(group),
+        **{name: mean(getattr(row, name) for row in group) for name in MEANS},
+        steps=mean(len(row.kept) or None for row in group),
+        plan_every=mean(row.plan_every() for row in group),
+        metrics={name: mean(row.metrics.get(name) for row in group) for name in metrics},
+        notes=sorted({note for row in group for note in row.notes}),
+    )

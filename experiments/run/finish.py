@@ -1,120 +1,104 @@
-"""What is made of the rows when the pictures are there: sets and costs measured, tables, verdict, report, tracking."""
+"""What is made of the rows once the images are there: sets, costs and times measured, tables, verdict, report, tracking."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..files import write_atomically
 from ..metrics import metrics
 from ..results import comparison, summary, tables
-from ..results.folder import RunFolder
-from ..study.config import Primary, Study
-from ..study.jobs import Job
+from ..results.run import Run
+from ..study.config import Study
 from ..study.sweep import Cell
 from ..terminal import show_table
 
 
-def finish(folder: RunFolder, study: Study, planned: list[Cell], todo: list[Job], pipe: Any, anew: bool, complete: bool) -> None:  # noqa: ANN401
-    """Write summary.csv, sets.json, costs.json, the report and the tracked runs; print the tables.
+def finish(run: Run, study: Study, planned: Sequence[Cell], pipe: Any, anew: bool, complete: bool) -> None:  # noqa: ANN401
+    """Write summary.csv, sets.json, costs.json, speed.csv, the report and the tracked runs; print the tables.
 
     Args:
-        folder: of the run.
+        run: at least one row; its sets, costs and speed have not been read yet.
         study: what was run.
         planned: its cells.
-        todo: its jobs, which give the tables their order.
         pipe: the pipeline, if it is loaded.
-        anew: whether pictures were missing when the run began.
+        anew: whether images were missing when the run began.
         complete: whether every job has its row; sets and costs are measured only then.
     """
-    rows = folder.rows()
-    done = [rows[job.id] for job in todo if job.id in rows]
-    if not done:
-        return
-    lines = summary.summarize(done, tables.per_picture(study.metrics))
-    summary.write_csv(folder.path / "summary.csv", lines)
+    summary.write_csv(run.folder / "summary.csv", [line.numbers() for line in run.lines.values()])
     if complete:
-        _measure_sets(folder, study, done, anew)
+        _measure_sets(run, study, anew)
         if study.costs:
-            _measure_costs(folder, study, planned, done, pipe, anew)
-    _show(folder, study, planned, lines, done)
-    _track(folder, study)
+            _measure_costs(run, study, planned, pipe, anew)
+    if study.speed:
+        _measure_speed(run, planned)
+    _show(run)
+    if study.wandb.mode != "disabled":
+        from ..tracking import track
+
+        track(run, study.wandb)
 
 
-def _measure_sets(folder: RunFolder, study: Study, rows: list[dict[str, Any]], anew: bool) -> None:
-    names, path = [name for name in study.metrics if metrics()[name].of == "set"], folder.path / "sets.json"
+def _measure_sets(run: Run, study: Study, anew: bool) -> None:
+    names, path = [name for name in study.metrics if metrics()[name].of == "set"], run.folder / "sets.json"
     if not names or (path.exists() and not anew):
         return
+    import torch
+
     from ..metrics import set_values
     from ..metrics.reference import features
     from ..models import task_of
 
-    found: dict[str, dict[str, Any]] = {}
-    for cell, group in comparison.by_cell(rows).items():
-        pictures = torch.stack([task_of(study.model).read(folder.path / row["image"]) for row in group])
+    values: dict[str, dict[str, Any]] = {}
+    for cell, rows in run.cells.items():
+        images = torch.stack([task_of(study.model).read(run.folder / row.image) for row in rows])
         for name in names:
             reference = features(name, study.model, study.reference)
-            found.setdefault(cell, {})[name] = set_values(name, pictures, reference)
-    write_atomically(path, json.dumps(found, indent=1).encode())
+            values.setdefault(cell, {})[name] = set_values(name, images, reference)
+    write_atomically(path, json.dumps(values, indent=1).encode())
 
 
-def _measure_costs(
-    folder: RunFolder,
-    study: Study,
-    planned: list[Cell],
-    rows: list[dict[str, Any]],
-    pipe: Any,  # noqa: ANN401
-    anew: bool,
-) -> None:
-    path = folder.path / "costs.json"
+def _measure_costs(run: Run, study: Study, planned: Sequence[Cell], pipe: Any, anew: bool) -> None:  # noqa: ANN401
+    path = run.folder / "costs.json"
     if path.exists() and not anew:
         return
     from ..models import load_pipeline
     from .cost import costs
 
     pipe = pipe or load_pipeline(study.model, study.device, study.dtype)
-    found = costs(pipe, planned, study.prompts[0])
-    for cell, group in comparison.by_cell(rows).items():
-        found[cell]["step_seconds"] = _spread([seconds for row in group for seconds in row["step_seconds"]])
-    write_atomically(path, json.dumps(found, indent=1).encode())
+    values = costs(pipe, planned, study.prompts[0])
+    for cell, rows in run.cells.items():
+        values[cell]["step_seconds"] = _spread([seconds for row in rows for seconds in row.step_seconds])
+    write_atomically(path, json.dumps(values, indent=1).encode())
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    """Median and the quartiles of the seconds of single steps."""
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles of the seconds of single steps."""
     low, median, high = (float(value) for value in np.quantile(values or [0.0], [0.25, 0.5, 0.75]))
     return {"median": median, "low": low, "high": high}
 
 
-def _show(folder: RunFolder, study: Study, planned: list[Cell], lines: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+def _measure_speed(run: Run, planned: Sequence[Cell]) -> None:
+    path = run.folder / "speed.csv"
+    if path.exists():
+        return
+    from ..bench import block_table
+
+    strategies = {cell.name: (cell.strategy, cell.merging["roles"][0]) for cell in planned if cell.strategy and cell.merging}
+    summary.write_csv(path, block_table(strategies))
+
+
+def _show(run: Run) -> None:
     from ..report import write_report
 
-    primary = study.primary if isinstance(study.primary, Primary) else None
-    show_table(tables.FIDELITY, tables.fidelity_table(lines, study.metrics, primary))
-    for note in tables.notes(lines):
+    show_table(tables.FIDELITY, tables.fidelity_table(run.lines.values(), run.study["metrics"], run.primary))
+    for note in tables.notes(run.lines.values()):
         print(note)
-    if primary is not None:
-        compared = comparison.compare(rows, primary.metric, primary.better)
-        if compared:
-            show_table(tables.VERDICTS, tables.verdict_table(compared))
-        print(comparison.answer(compared))
-    if study.speed:
-        show_table(tables.SPEED, tables.speed_table(_speed(folder, planned)))
-    print(f"report: {write_report(folder)}")
-
-
-def _speed(folder: RunFolder, planned: list[Cell]) -> list[dict[str, Any]]:
-    from ..bench import block_table, read_table
-
-    path = folder.path / "speed.csv"
-    if not path.exists():
-        summary.write_csv(path, block_table({cell.name: (cell.strategy, cell.merging["roles"][0])
-                                             for cell in planned if cell.strategy and cell.merging}))  # fmt: skip
-    return read_table(path)
-
-
-def _track(folder: RunFolder, study: Study) -> None:
-    if study.wandb.mode != "disabled":
-        from ..tracking import track
-
-        track(folder, study.record())
+    if run.comparisons:
+        show_table(tables.VERDICTS, tables.verdict_table(run.comparisons))
+    if run.primary is not None:
+        print(comparison.answer(run.comparisons))
+    if run.speed:
+        show_table(tables.SPEED, tables.speed_table(run.speed))
+    print(f"report: {write_report(run)}")

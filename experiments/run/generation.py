@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor
 
 from ..files import write_atomically
-from ..metrics import as_json, metrics
+from ..metrics import metrics
 from ..models import task_of
 from ..results.folder import RunFolder
+from ..results.row import Row
 from ..study.jobs import Job
 from .call import scheduled
 from .gating import Gates, gated
@@ -50,7 +51,7 @@ class Generation:
             result.counts["drift"] = self._drift(job, result)
         self._keep_maps(job, result)
         times = {"seconds": round(result.steps.seconds, 4), "step_seconds": result.steps.each}
-        self.folder.append(job.record() | result.counts | self._measure(job) | times)
+        self.folder.append(Row(**job.record(), **result.counts, **self._measure(job), **times))
 
     def forget(self) -> None:
         """Drop the latents of bases: the next job has another prompt or seed."""
@@ -77,7 +78,7 @@ class Generation:
 
 
 def measure(names: list[str], image: Tensor, base: Tensor | None, prompt: str) -> dict[str, Any]:
-    """The part of a row that metrics make.
+    """Measure one image; returns the fields ``metrics`` and ``made_by`` of its row.
 
     Args:
         names: of metrics; those of sets are skipped.
@@ -89,4 +90,4 @@ def measure(names: list[str], image: Tensor, base: Tensor | None, prompt: str) -
     values = {name: metric.measure(image, base) for name, metric in known.items() if metric.of == "pair" and base is not None}
     values |= {name: metric.measure(image, prompt) for name, metric in known.items() if metric.of == "single"}
     made_by = {name: known[name].made_by for name in values if known[name].made_by}
-    return {name: as_json(value) for name, value in values.items()} | {"made_by": made_by}
+    return {"metrics": values, "made_by": made_by}

@@ -21,7 +21,7 @@ class Result:
     Args:
         output: of the task, such as an image.
         steps: latents and seconds of every denoising step.
-        counts: tokens_before, tokens_after, asked, granted, notes, kept and, if the study asks for it, stale; empty for a base.
+        counts: the fields of a row from tokens_before to plans and, if the study asks for it, stale; empty for a base.
         sites: rows of the merge report.
         maps: for a few sites the group of every token.
     """
@@ -65,6 +65,7 @@ def _counts(report: MergeReport, name: str) -> dict[str, Any]:
         "granted": report.granted,
         "notes": notes,
         "kept": _kept_by_step(rows),
+        "plans": _plans(rows),
     }
 
 
@@ -73,6 +74,12 @@ def _kept_by_step(rows: list[dict[str, Any]]) -> list[float]:
     steps = sorted({step for row in rows for step in row["by_step"]})
     counts = [[row["by_step"][step] for row in rows if step in row["by_step"]] for step in steps]
     return [round(sum(kept for _, kept in count) / sum(tokens for tokens, _ in count), 4) for count in counts]
+
+
+def _plans(rows: list[dict[str, Any]]) -> float | None:
+    """Plans that a site made, mean over the sites that made any."""
+    counts = [row["plans"] for row in rows if row["plans"]]
+    return round(sum(counts) / len(counts), 3) if counts else None
 
 
 def _sites(report: MergeReport) -> list[dict[str, Any]]:

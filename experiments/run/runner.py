@@ -1,6 +1,7 @@
 """Runs a study: does every job that is not done yet, in one process or several, then evaluates the rows."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..files import check_writable
 from ..metrics import check_available
 from ..models import check_device, check_model, identity, load_pipeline, use_threads
 from ..results.folder import RunFolder
+from ..results.run import Run
 from ..study.config import Study
 from ..study.jobs import Job, jobs
 from ..study.sweep import Cell, cells
@@ -53,15 +55,15 @@ def run(study: Study, command: list[str], fresh: bool = False) -> int:
         if fresh:
             folder.clear()
         folder.check_config(study.record())
-        folder.tidy(job.id for job in todo)
-        anew = bool(missing(folder, todo))
+        anew = len(folder.tidy(job.id for job in todo)) < len(todo)
         gates = folder.gates() if pipe is None else decide(pipe, planned, folder.gates())
         if anew:
             folder.write_config(study.record(), command, gates)
         reasons, lost = _do_jobs(folder, pipe, todo, study, gates)
-        complete = not _complain(folder, todo, reasons)
-        if not lost:
-            finish(folder, study, [gated(cell, gates) for cell in planned], todo, pipe, anew, complete)
+        result = Run.read(folder.path)
+        complete = not _complain(result.jobs, todo, reasons)
+        if result.rows and not lost:
+            finish(result, study, [gated(cell, gates) for cell in planned], pipe, anew, complete)
         return 0 if complete and not lost else 1
 
 
@@ -76,8 +78,8 @@ def check_metrics(study: Study) -> None:
 
 
 def missing(folder: RunFolder, todo: list[Job]) -> list[Job]:
-    """The jobs without a row, or without an image."""
-    done = folder.rows()
+    """The jobs without a row, or whose image is gone or broken."""
+    done = folder.done()
     return [job for job in todo if job.id not in done]
 
 
@@ -125,7 +127,7 @@ def _run_worker(folder: RunFolder, study: Study, planned: list[Cell], todo: list
     reasons, lost = _do_jobs(folder, _pipeline(study, planned), todo, study, {})
     for reason in reasons:
         complain(reason)
-    return int(lost and _complain(folder, todo, []))
+    return int(lost and _complain(folder.rows(), todo, []))
 
 
 def _do_jobs(folder: RunFolder, pipe: Any, todo: list[Job], study: Study, gates: Gates) -> tuple[list[str], bool]:  # noqa: ANN401
@@ -138,11 +140,11 @@ def _do_jobs(folder: RunFolder, pipe: Any, todo: list[Job], study: Study, gates:
     return do_jobs(Generation(folder, pipe, study.metrics, gates), todo, study)
 
 
-def _complain(folder: RunFolder, todo: list[Job], reasons: list[str]) -> bool:
-    """Print why jobs failed and which have no row; whether there are any without one."""
+def _complain(done: Collection[str], todo: list[Job], reasons: list[str]) -> bool:
+    """Print why jobs failed and which are not done; whether any is not."""
     for reason in reasons:
         complain(reason)
-    absent = [job.id for job in missing(folder, todo)]
+    absent = [job.id for job in todo if job.id not in done]
     if absent:
         more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
         complain(f"error: {len(absent)} of {len(todo)} images are missing: {' '.join(absent[:NAMED])}{more}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..files import check_writable, write_atomically
 from ..models import check_device, check_model, identity, load_pipeline, task_of, use_threads
 from ..results import summary, tables
+from ..results.row import Row
 from ..study.config import Study
 from ..study.jobs import Job, jobs
 from ..study.loading import build, override
@@ -28,7 +29,7 @@ def single_study(prompt: str, overrides: Iterable[str]) -> Study:
         ValueError: a wrong word, or one that makes no sense for a single image.
     """
     study = build(override({"prompts": [prompt], "out": OUT}, overrides))
-    study = replace(study, metrics=tables.per_picture(study.metrics))
+    study = replace(study, metrics=tables.per_image(study.metrics))
     if study.sweep or study.seeds != 1 or study.prompts != [prompt]:
         raise ValueError("generate makes one image: expected no prompts, seeds or sweep; use run for more")
     return study
@@ -57,10 +58,8 @@ def generate(study: Study) -> int:
         return 1
     path = out / Path(merged.image).name
     write_atomically(path, _side_by_side(study, *results))
-    rows = [
-        job.record() | each.counts | {"seconds": each.steps.seconds} for job, each in zip((base, merged), results, strict=True)
-    ]
-    rows[1] |= _measure(study, *results)
+    measured = ({"made_by": {}}, _measure(study, *results))
+    rows = [_row(*parts) for parts in zip((base, merged), results, measured, strict=True)]
     lines = summary.summarize(rows, study.metrics)
     show_table(study.prompts[0], tables.fidelity_table(lines, study.metrics, None))
     for note in tables.notes(lines):
@@ -76,6 +75,11 @@ def _make_both(pipe: Any, base: Job, merged: Job) -> "tuple[Result, Result]":  #
         first = make_result(pipe, base.cell, base.prompt, base.seed)
         advance()
         return first, make_result(pipe, merged.cell, merged.prompt, merged.seed)
+
+
+def _row(job: Job, result: "Result", measured: dict[str, Any]) -> Row:
+    times = {"seconds": result.steps.seconds, "step_seconds": result.steps.each}
+    return Row(**job.record(), **result.counts, **measured, **times)
 
 
 def _side_by_side(study: Study, base: "Result", merged: "Result") -> bytes:

@@ -1,5 +1,5 @@
 """Weights & Biases: a copy of the rows, never the record."""
 
-from .runs import track
+from .sink import track
 
 __all__ = ["track"]

@@ -6,9 +6,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from ...results.comparison import DIFFERENCE, RATIO, Row, by_cell, differences, interval
-from ...results.folder import RunFolder
+from ...results.comparison import DIFFERENCE, RATIO, differences, interval
 from ...results.inference import detectable
+from ...results.row import Row, by_cell
+from ...results.run import Run
 from ...run.runner import run
 from ...study.loading import load_study
 
@@ -20,7 +21,7 @@ def instrument(out: Path) -> dict[str, Any]:
     study = replace(load_study("instrument"), out=str(out))
     if run(study, ["run", "instrument", f"out={out}"]):
         raise RuntimeError(f"the study instrument in {out} is incomplete")
-    return sensitivity(RunFolder(out).rows().values())
+    return sensitivity(Run.read(out).rows)
 
 
 def sensitivity(rows: Iterable[Row]) -> dict[str, Any]:

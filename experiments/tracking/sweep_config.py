@@ -1,4 +1,4 @@
-"""The sweep of a study as the file that ``wandb sweep`` takes: a server then gives the cells out to agents."""
+"""The sweep of a study as the configuration that ``wandb sweep`` takes: a server then hands the cells out to agents."""
 
 import json
 import shlex
@@ -11,14 +11,14 @@ from ..study.config import Primary, Study
 from ..study.loading import flatten
 
 AGENT = 'exec mergekit-diff run {words} "sweep={{}}" "control={{}}" wandb.mode=online out={out}/"$WANDB_RUN_ID" "$@"'
-"""A shell, since an agent names the run in the environment of its command, and every cell needs a folder of its own."""
+"""Run by a shell, since an agent passes the name of the run in the environment, and every cell needs a folder of its own."""
 
 
-def sweep_file(study: Study, words: Sequence[str]) -> str:
-    """The YAML text for ``wandb sweep``. Every agent then runs one cell at a time, beside its base.
+def sweep_config(study: Study, words: Sequence[str]) -> str:
+    """The YAML text for ``wandb sweep``. Every agent then runs one cell at a time, together with its base.
 
     Args:
-        study: what is swept, and by what metric it is judged.
+        study: what is swept, and the metric that decides.
         words: name or path of the study and the ``key=value`` words that changed it.
 
     Raises:
@@ -26,9 +26,9 @@ def sweep_file(study: Study, words: Sequence[str]) -> str:
     """
     specs = flatten(study.sweep)
     if not specs:
-        raise ValueError("the study sweeps nothing: a W&B sweep needs sweep={key: {values: [...]}}")
+        raise ValueError("expected a study with a sweep, got none: a W&B sweep needs sweep={key: {values: [...]}}")
     script = AGENT.format(words=shlex.join(words), out=shlex.quote(study.out))
-    spec: dict[str, Any] = {
+    config: dict[str, Any] = {
         "program": "mergekit-diff",
         "command": ["sh", "-c", script, "mergekit-diff", "${args_no_hyphens}"],
         "method": study.sweep_method,
@@ -36,10 +36,10 @@ def sweep_file(study: Study, words: Sequence[str]) -> str:
     }
     if isinstance(study.primary, Primary):
         goal = {"lower": "minimize", "higher": "maximize"}[study.primary.better]
-        spec["metric"] = {"name": study.primary.metric, "goal": goal}
+        config["metric"] = {"name": study.primary.metric, "goal": goal}
     if study.sweep_count is not None:
-        spec["run_cap"] = study.sweep_count
-    return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=1000)
+        config["run_cap"] = study.sweep_count
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def _parameter(spec: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _parameter(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _word(value: Any) -> Any:  # noqa: ANN401
-    """A value that an agent's ``str`` leaves readable as YAML: numbers and plain texts as they are, all else as JSON."""
+    """A value that is the same YAML after an agent's ``str``: numbers and plain text as they are, the rest as JSON."""
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     readable = isinstance(value, str) and yaml.safe_load(value) == value
     return value if plain or readable else json.dumps(value, ensure_ascii=False)

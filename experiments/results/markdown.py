@@ -1,0 +1,27 @@
+"""The tables of a run as Markdown: for its own tables.md, and for LOG.md."""
+
+from . import comparison, tables
+from .run import Run
+
+
+def fidelity_and_speed(run: Run) -> str:
+    """The contents of tables.md."""
+    speed = [tables.markdown(tables.SPEED, tables.speed_table(run.speed))] if run.speed else []
+    return "\n".join([_fidelity(run), *speed])
+
+
+def finding(run: Run) -> str:
+    """The question, the answer and all tables, as they are in LOG.md."""
+    texts = [f"{run.study['question']}\n"]
+    if run.primary is not None:
+        texts.append(comparison.answer(run.comparisons) + "\n")
+    texts.append(_fidelity(run))
+    if run.comparisons:
+        texts.append(tables.markdown(tables.VERDICTS, tables.verdict_table(run.comparisons)))
+    if any(row.stale for row in run.rows):
+        texts += [tables.markdown(title, tables.steps_table(run.rows, column)) for column, title in tables.OVER_STEPS.items()]
+    return "\n".join(texts)
+
+
+def _fidelity(run: Run) -> str:
+    return tables.markdown(tables.FIDELITY, tables.fidelity_table(run.lines.values(), run.study["metrics"], run.primary))

@@ -1,0 +1,154 @@
+"""The row of an image: what the run folder keeps of it, one line of JSON each."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from mergekit_diff.registry import one_of
+
+from ..metrics import as_json, metrics
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a run. This is the contract between what generates images and everything that reads them.
+
+    On disk a row is one JSON object. Its keys are the names below, but the entries of ``metrics`` are keys of the row itself, an
+    infinite number is written as text ("inf"), and a base leaves out what only merging gives.
+
+    Args:
+        job: 16 hex digits, a hash of all that decides the image.
+        base: job of the image without merging that this one is compared with; its own for a base.
+        cell: name of the cell of the study.
+        role: "base", "control" or "cell".
+        against: name of the control that the cell is compared with; None for a base, a control, or a study without a control.
+        values: the swept values of the cell, under dotted keys such as "strategy.ratio".
+        prompt: text that the image was generated from.
+        seed: of its noise, from 0.
+        strategy: repr of the strategy, "base" for a base.
+        merging: the options of ``merging``, every default filled in; None for a base.
+        image: path of the PNG file, relative to the run folder.
+        made_by: by metric, the network that made the number.
+        seconds: time of the whole pipeline call.
+        step_seconds: time of every denoising step.
+        tokens_before: tokens that enter the merged layers in one call of the denoiser, summed over the layers.
+        tokens_after: tokens that are left of them, mean over the calls.
+        asked: merge ratio that the strategy asked for, 0 to 1; None if it has none.
+        granted: merge ratio that the plans gave, 0 to 1.
+        notes: what the merge report said, such as a window that was cut.
+        kept: share of the tokens that was kept at every step, 0 to 1.
+        plans: how many plans a site made for this image, mean over the sites; None if that was not recorded.
+        stale: share of tokens, at every step, whose group a fresh plan would change; None where no plan was in use.
+        drift: distance of the latents from the base's after every step, relative to their norm.
+        metrics: numbers by the name of their metric; a pairwise metric has none for a base.
+    """
+
+    job: str
+    base: str
+    cell: str
+    role: str
+    against: str | None
+    values: Mapping[str, Any]
+    prompt: str
+    seed: int
+    strategy: str
+    merging: Mapping[str, Any] | None
+    image: str
+    made_by: Mapping[str, str]
+    seconds: float
+    step_seconds: list[float]
+    tokens_before: int | None = None
+    tokens_after: float | None = None
+    asked: float | None = None
+    granted: float | None = None
+    notes: list[str] = field(default_factory=list)
+    kept: list[float] = field(default_factory=list)
+    plans: float | None = None
+    stale: list[float | None] = field(default_factory=list)
+    drift: list[float] = field(default_factory=list)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, line: bytes, where: str) -> "Row":
+        """A row from its line.
+
+        Args:
+            line: JSON.
+            where: file and line number, for the message.
+
+        Raises:
+            ValueError: it is not JSON, lacks a key, or has one that is neither a field nor a metric.
+        """
+        try:
+            return cls.from_json(_object(line))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{where}: expected a row, got {error}") from None
+
+    @classmethod
+    def from_json(cls, keys: Mapping[str, Any]) -> "Row":
+        """A row from the JSON object of its line.
+
+        Raises:
+            ValueError: a key is missing, or is neither a field nor a metric.
+        """
+        missing = [name for name in REQUIRED if name not in keys]
+        if missing:
+            raise ValueError(f"an object without {', '.join(missing)}")
+        numbers = {key: float(value) for key, value in keys.items() if key not in FIELDS and one_of(key, KNOWN, "key")}
+        return cls(**{key: value for key, value in keys.items() if key in FIELDS}, metrics=numbers)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of its line."""
+        keys = {name: getattr(self, name) for name in FIRST}
+        if self.tokens_before is not None:
+            keys |= {name: getattr(self, name) for name in MERGED}
+        keys |= {name: getattr(self, name) for name in ("plans", "stale", "drift") if getattr(self, name) not in (None, [])}
+        keys |= {name: as_json(value) for name, value in self.metrics.items()}
+        return keys | {name: getattr(self, name) for name in LAST}
+
+    def line(self) -> bytes:
+        """Its line in the run folder, with the newline."""
+        return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+    def plan_every(self) -> float | None:
+        """Steps that a plan served, None for a base: ``refresh``, unless a schedule made the strategy plan more often."""
+        if not self.merging or not self.kept:
+            return None
+        steps = len(self.kept)
+        refresh = min(self.merging["refresh"], steps)
+        as_asked = self.plans is None or math.ceil(steps / refresh) == self.plans
+        return refresh if as_asked or not self.plans else steps / self.plans
+
+
+FIELDS = tuple(one.name for one in fields(Row) if one.name != "metrics")
+REQUIRED = tuple(one.name for one in fields(Row) if one.default is MISSING and one.default_factory is MISSING)
+LAST = ("made_by", "seconds", "step_seconds")
+FIRST = tuple(name for name in REQUIRED if name not in LAST)
+MERGED = ("tokens_before", "tokens_after", "asked", "granted", "notes", "kept")
+KNOWN = (*FIELDS, *metrics())
+"""Keys that a line may have."""
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        keys = json.loads(line)
+    except ValueError:
+        raise ValueError("text that is not JSON") from None
+    if not isinstance(keys, dict):
+        raise ValueError(f"a JSON {type(keys).__name__}")
+    return keys
+
+
+def by_cell(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows by the name of their cell, in the order of first appearance."""
+    cells: dict[str, list[Row]] = {}
+    for row in rows:
+        cells.setdefault(row.cell, []).append(row)
+    return cells
+
+
+def newest(rows: Iterable[Row]) -> list[Row]:
+    """The last row of every cell, prompt and seed, in the order of their first."""
+    return list({(row.cell, row.prompt, row.seed): row for row in rows}.values())

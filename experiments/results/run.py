@@ -1,0 +1,163 @@
+"""A run as everything reads it: terminal, page, W&B, tables and kept findings."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..metrics import Metric, metrics
+from ..study.config import Primary
+from . import comparison, kept, summary, tables
+from .comparison import Comparison
+from .folder import RunFolder
+from .row import Row, by_cell, newest
+from .summary import Line
+
+Interval = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The rows of a run and everything that follows from them or lies beside them, each computed once.
+
+    Sets, costs, maps and speed are read at first use; what a run left out is empty.
+
+    Args:
+        folder: a run folder, or a kept finding, which has no images, maps or speed.
+        config: study, command, git commit and versions.
+        rows: the newest row of every cell, prompt and seed. A run folder's are in the order of the study's prompts, a finding's
+            in the order in which they were kept: the resamples of a bootstrap, and so the digits of an interval, depend on it.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    rows: list[Row]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        """Read a run folder or a kept finding.
+
+        Raises:
+            ValueError: it is neither, or a row of it cannot be read.
+        """
+        files = RunFolder(folder)
+        config = files.config()
+        if kept.is_kept(folder):
+            return cls(folder, config, kept.read_rows(folder))
+        return cls(folder, config, _ordered(newest(files.rows().values()), config["study"]["prompts"]))
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.absolute().name
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """The study as it was run."""
+        return self.config["study"]
+
+    @property
+    def primary(self) -> Primary | None:
+        """The metric that was named before the run."""
+        return Primary(**self.study["primary"]) if self.study.get("primary") else None
+
+    @cached_property
+    def jobs(self) -> dict[str, Row]:
+        """Rows by job."""
+        return {row.job: row for row in self.rows}
+
+    @cached_property
+    def cells(self) -> dict[str, list[Row]]:
+        """Rows by cell, the bases first."""
+        return by_cell(sorted(self.rows, key=lambda row: row.role != "base"))
+
+    @cached_property
+    def lines(self) -> dict[str, Line]:
+        """The means of every cell, by cell.
+
+        Raises:
+            ValueError: one metric was made by different networks.
+        """
+        return {line.cell: line for line in summary.summarize(self.rows, tables.per_image(self.study["metrics"]))}
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """Every cell against its control by the primary metric; empty without a primary metric or a control."""
+        return comparison.compare(self.rows, self.primary.metric, self.primary.better) if self.primary else []
+
+    @cached_property
+    def marks(self) -> dict[str, str]:
+        """A short mark for every cell: B for the base, 1, 2, 3 for the others."""
+        bases = [cell for cell, rows in self.cells.items() if rows[0].role == "base"]
+        marks = {cell: f"B{i}" if len(bases) > 1 else "B" for i, cell in enumerate(bases, 1)}
+        return marks | {cell: str(i) for i, cell in enumerate((cell for cell in self.cells if cell not in marks), 1)}
+
+    @property
+    def merged(self) -> list[str]:
+        """Cells that are not bases."""
+        return [cell for cell, mark in self.marks.items() if not mark.startswith("B")]
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics that some image was measured by."""
+        measured = {name for row in self.rows for name in row.metrics}
+        return {name: metrics()[name] for name in self.study["metrics"] if name in measured}
+
+    @cached_property
+    def set_metrics(self) -> dict[str, Metric]:
+        """The metrics that the images of some cell were measured by as a set."""
+        measured = dict.fromkeys(name for values in self.sets.values() for name in values)
+        return {name: metrics()[name] for name in measured}
+
+    @cached_property
+    def costs(self) -> dict[str, dict[str, Any]]:
+        """Costs by cell."""
+        return self._json("costs.json")
+
+    @cached_property
+    def sets(self) -> dict[str, dict[str, Any]]:
+        """Values of whole sets of images by cell, then by metric."""
+        return self._json("sets.json")
+
+    @cached_property
+    def maps(self) -> dict[str, dict[str, Any]]:
+        """What was merged where in the first image of every cell that has it."""
+        files = {row.cell: file for row in reversed(self.rows) if (file := self.folder / "maps" / f"{row.job}.json").exists()}
+        return {cell: json.loads(files[cell].read_text(encoding="utf-8")) for cell in self.cells if cell in files}
+
+    @cached_property
+    def speed(self) -> list[dict[str, str]]:
+        """Times of one transformer block, a line for every variant."""
+        path = self.folder / "speed.csv"
+        return summary.read_csv(path) if path.exists() else []
+
+    def interval(self, cell: str, metric: str) -> Interval:
+        """Mean and 95% interval over the prompts of a cell; NaN if nothing was measured."""
+        if (cell, metric) not in self._intervals:
+            self._intervals[cell, metric] = comparison.interval(self.cells[cell], metric)
+        return self._intervals[cell, metric]
+
+    def set_value(self, cell: str, metric: str) -> dict[str, Any] | None:
+        """What a set metric says of a cell's images, if it was measured."""
+        return self.sets.get(cell, {}).get(metric)
+
+    def base_of(self, cell: str) -> str | None:
+        """The base that a cell's images are compared with."""
+        base = self.jobs.get(self.cells[cell][0].base)
+        return None if base is None else base.cell
+
+    @cached_property
+    def _intervals(self) -> dict[tuple[str, str], Interval]:
+        return {}
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _ordered(rows: Iterable[Row], prompts: Sequence[str]) -> list[Row]:
+    """In the order of prompts and seeds, however many processes wrote them."""
+    place = {prompt: i for i, prompt in enumerate(prompts)}
+    return sorted(rows, key=lambda row: (place.get(row.prompt, len(place)), row.seed))
