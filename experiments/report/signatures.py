@@ -14,8 +14,8 @@ DETAIL = """Amount of fine detail compared with the base's: 1 is the same amount
 were averaged away (over-merged), or seams and noise were added: look at the images. Compare it with the control's."""
 BACKGROUND = """Root-mean-square change, in grey levels of 0 to 255, where the base is flat. A large value means that plain areas
 became blotchy or changed colour. The base has no value, so compare a cell with the control and look at the images."""
-JUMP = """The largest increase, from one step to the next, of the distance of the latents from the base's (the curves above). If it
-is many times the median increase, something happened at that step: a plan grew old or was replaced, a window or a ratio changed."""
+JUMP = """The largest increase from one step to the next of the distance of the latents from the base's (curves above). If it is
+many times the median increase, something happened at that step: a plan grew old or was replaced, a window or a ratio changed."""
 WORSE = """The cell's score minus the base's at the same prompt and seed. On the worse side of 0, the image shows its prompt less
 well than without merging; near 0, it may differ from the base and still be as good."""
 WORSE_SET = """The cell's value minus the base's, both against the same real images. Above 0, the images as a set are less
