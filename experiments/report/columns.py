@@ -1,4 +1,4 @@
-"""The table of a run: for every cell what was merged, what it cost, and what happened to the images."""
+"""The table of a run: tokens, ratios, fidelity, quality and cost of every cell."""
 
 import math
 from collections.abc import Mapping, Sequence

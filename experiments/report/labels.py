@@ -1,4 +1,4 @@
-"""Moves points apart and places labels beside them without overlaps."""
+"""Moves points apart and labels them without overlaps."""
 
 import math
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ from . import labels
 from .figures import INK, MARKERS, colours, figure, label_axes, markers, strategy, svg
 
 SHORT = 18
-"""Names up to this long are written beside their points, if no more than FEW."""
+"""Names of up to this many characters label their points, if there are at most FEW points."""
 FEW = 8
 
 
@@ -51,7 +51,7 @@ def key(run: Run) -> list[dict[str, str]]:
 
 
 def front(points: Sequence[Point], better: str) -> list[Point]:
-    """The points that no other point equals or beats in both, one of them clearly; the cheapest first.
+    """The Pareto front: points that no other point matches in cost and quality while beating them in one; the cheapest first.
 
     Args:
         points: less cost is better.

@@ -20,7 +20,7 @@ from .verdict import verdict
 
 
 def write_report(run: Run) -> Path:
-    """Write report.html, and beside it the images as sheet.png and the tables as tables.md; returns the page's path.
+    """Write report.html, the images as sheet.png and the tables as tables.md; returns the path of the page.
 
     Raises:
         ValueError: the run has no image yet, or an image cannot be decoded; names the file.

@@ -15,7 +15,7 @@ from .figures import INK, colours, figure, label_axes, svg
 
 SHADES = "viridis"
 NAMED = 20
-"""At most this many layers are named beside the heat map."""
+"""At most this many layers are named at the axis of the heat map."""
 
 
 def drawings(run: Run) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ class Comparison:
     Args:
         cell: name of the cell.
         against: name of the control.
-        metric: what is compared.
+        metric: the metric that is compared.
         by: "difference" or "ratio", see :class:`.metrics.Metric`.
         n: pairs of images of the same prompt and seed.
         prompts: independent observations.

@@ -63,6 +63,6 @@ def _by_prompt(rows: Sequence[Row], column: str) -> np.ndarray | None:
 
 
 def _mean(values: np.ndarray, axis: int = 0) -> np.ndarray:
-    """The mean of what was measured; NaN where nothing was, without a warning."""
+    """The mean without NaN; NaN where there is nothing else, without a warning."""
     count = (~np.isnan(values)).sum(axis)
     return np.where(count, np.nansum(values, axis), np.nan) / np.maximum(count, 1)

@@ -1,4 +1,4 @@
-"""The run folder: what was asked (config.yaml), what came out (results, images, maps), and who may write."""
+"""The run folder: the question (config.yaml), the results (rows, images, maps), and who may write."""
 
 import contextlib
 import errno
@@ -145,7 +145,7 @@ class RunFolder:
         return {job: row for job, row in rows.items() if (self.path / row.image).is_file()}
 
     def done(self) -> dict[str, Row]:
-        """The rows of all jobs whose image can be decoded, by job: what a resumed run need not make again."""
+        """The rows of all jobs whose image can be decoded, by job. A resumed run generates all others."""
         return {job: row for job, row in self.rows().items() if is_whole(self.path / row.image)}
 
     def append(self, row: Row) -> None:
@@ -194,7 +194,7 @@ def _row(line: bytes, where: str) -> Row:
     try:
         return Row.parse(line, where)
     except ValueError as error:
-        raise ValueError(f"{error}; delete that line, and its image is made again") from None
+        raise ValueError(f"{error}; delete that line, and the run generates its image again") from None
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401

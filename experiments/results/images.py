@@ -29,4 +29,4 @@ def open_image(path: Path) -> Image.Image:
             image.load()
             return image
     except BROKEN as error:
-        raise ValueError(f"{path}: expected a whole image, got: {error}; the command of the run makes it again") from None
+        raise ValueError(f"{path}: expected a whole image, got: {error}; the command of the run generates it again") from None

@@ -1,4 +1,4 @@
-"""Few paired observations: intervals by bootstrap, tests by sign flips, many tests by Holm's procedure."""
+"""Statistics of few paired observations: bootstrap intervals, sign-flip tests, Holm's correction for many tests."""
 
 import math
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ FEWEST = 6
 def bootstrap(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean and 95% interval of independent observations. Efron (1987), bias-corrected and accelerated bootstrap.
 
-    On normal samples it covered the truth in 95% of cases for 64 observations, 92% for 16, 89% for 8 and 81% for 4; below 6 there
-    is no interval.
+    On normal samples it covered the true mean in 95% of cases for 64 observations, 92% for 16, 89% for 8 and 81% for 4; fewer than
+    6 observations get no interval.
     """
     from scipy import stats
 
@@ -25,9 +25,9 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float, float]:
         return mean, math.nan, math.nan
     if np.ptp(observed) <= 1e-12 * np.abs(observed).max():
         return mean, mean, mean
-    method = "BCa" if len(set(values)) > 2 else "percentile"  # of two values BCa makes nothing
-    found = stats.bootstrap((observed,), np.mean, n_resamples=RESAMPLES, method=method, rng=np.random.default_rng(0))
-    return mean, float(found.confidence_interval.low), float(found.confidence_interval.high)
+    method = "BCa" if len(set(values)) > 2 else "percentile"  # BCa is undefined for two distinct values
+    result = stats.bootstrap((observed,), np.mean, n_resamples=RESAMPLES, method=method, rng=np.random.default_rng(0))
+    return mean, float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def sign_flip(differences: Sequence[float]) -> float:
@@ -43,7 +43,7 @@ def sign_flip(differences: Sequence[float]) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """The p values corrected for their number. Holm (1979)."""
+    """The p values, corrected for how many there are. Holm (1979)."""
     corrected, largest = [0.0] * len(ps), 0.0
     for rank, i in enumerate(np.argsort(ps)):
         largest = max(largest, min(1.0, ps[i] * (len(ps) - rank)))
@@ -52,7 +52,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def detectable(differences: Sequence[float], n: int) -> float:
-    """The smallest mean difference that ``n`` prompts show in four of five studies, from a pilot's differences.
+    """The smallest mean difference that ``n`` prompts show in four of five studies, estimated from the differences of a pilot.
 
     Two-sided test at 5%, power 80%, normal approximation: 2.8 standard errors.
     """

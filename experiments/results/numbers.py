@@ -13,7 +13,7 @@ def decimals(values: Iterable[float | None]) -> int:
 
 
 def show(value: float | None, digits: int, sign: bool = False) -> str:
-    """A number; a dash for what was not measured."""
+    """A number; a dash if it was not measured."""
     if value is None or math.isnan(value):
         return DASH
     return "∞" if math.isinf(value) else f"{value:{'+' if sign else ''},.{digits}f}"

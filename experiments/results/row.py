@@ -30,7 +30,7 @@ class Row:
         strategy: repr of the strategy, "base" for a base.
         merging: the options of ``merging``, every default filled in; None for a base.
         image: path of the PNG file, relative to the run folder.
-        made_by: by metric, the network that made the number.
+        made_by: by metric, the network that computed the number.
         seconds: time of the whole pipeline call.
         step_seconds: time of every denoising step.
         tokens_before: tokens that enter the merged layers in one call of the denoiser, summed over the layers.
@@ -39,7 +39,7 @@ class Row:
         granted: merge ratio that the plans gave, 0 to 1.
         notes: what the merge report said, such as a window that was cut.
         kept: share of the tokens that was kept at every step, 0 to 1.
-        plans: how many plans a site made for this image, mean over the sites; None if that was not recorded.
+        plans: number of plans that a site made for this image, mean over the sites; None if it was not recorded.
         stale: share of tokens, at every step, whose group a fresh plan would change; None where no plan was in use.
         drift: distance of the latents from the base's after every step, relative to their norm.
         metrics: numbers by the name of their metric; a pairwise metric has none for a base.

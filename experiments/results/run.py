@@ -1,4 +1,4 @@
-"""A run as everything reads it: terminal, page, W&B, tables and kept findings."""
+"""A run as terminal, page, W&B, tables and kept findings read it."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -20,9 +20,9 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Run:
-    """The rows of a run and everything that follows from them or lies beside them, each computed once.
+    """The rows of a run and everything that is computed from them or was stored with them, each computed or read once.
 
-    Sets, costs, maps and speed are read at first use; what a run left out is empty.
+    Sets, costs, maps and speed are read at first use. Whatever a run does not have is empty.
 
     Args:
         folder: a run folder, or a kept finding, which has no images, maps or speed.
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def study(self) -> dict[str, Any]:
-        """The study as it was run."""
+        """The study, as plain data."""
         return self.config["study"]
 
     @property
@@ -78,7 +78,7 @@ class Run:
         """The means of every cell, by cell.
 
         Raises:
-            ValueError: one metric was made by different networks.
+            ValueError: different networks computed one metric.
         """
         return {line.cell: line for line in summary.summarize(self.rows, tables.per_image(self.study["metrics"]))}
 

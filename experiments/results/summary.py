@@ -58,7 +58,7 @@ def summarize(rows: Iterable[Row], metrics: Sequence[str]) -> list[Line]:
         metrics: names of the metrics to average.
 
     Raises:
-        ValueError: one metric was made by different networks.
+        ValueError: different networks computed one metric.
     """
     cells = by_cell(newest(rows))
     _check_makers(row for group in cells.values() for row in group)

@@ -1,4 +1,4 @@
-"""What is made of the rows once the images are there: sets, costs and times measured, tables, verdict, report, tracking."""
+"""The end of a run: measures sets, costs and times, prints tables and verdict, writes the report, tracks."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def finish(run: Run, study: Study, planned: Sequence[Cell], pipe: Any, anew: boo
 
     Args:
         run: at least one row; its sets, costs and speed have not been read yet.
-        study: what was run.
+        study: the study.
         planned: its cells.
         pipe: the pipeline, if it is loaded.
         anew: whether images were missing when the run began.

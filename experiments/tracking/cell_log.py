@@ -95,7 +95,7 @@ class CellLog:
             wandb_run.log({"step": step, **{name: value for name, value in zip(lines, values, strict=True) if value is not None}})
 
     def _log_images(self, wandb_run: Any) -> None:  # noqa: ANN401
-        """The base beside the cell, an image for every prompt, and which tokens were merged in the first image."""
+        """Base and cell side by side, an image for every prompt, and which tokens were merged in the first image."""
         import wandb
 
         firsts: dict[str, Row] = {}
