@@ -199,9 +199,9 @@ def test_labels_lie_neither_on_each_other_nor_on_points():
     labels.place(axes, [(x, y) for x, y in at], [str(i) for i in range(24)], [])
     middles = axes.transData.transform([text.xy for text in axes.texts]) * 72 / drawn.dpi
     texts = labels.boxes(middles + [text.get_position() for text in axes.texts], 9, 9)
-    covered = labels.shared(texts, texts)
+    covered = labels.overlap(texts, texts)
     assert covered[~np.eye(24, dtype=bool)].sum() < 0.02 * covered.trace()
-    assert labels.shared(texts, labels.boxes(middles, 4, 4)).sum() < 0.02 * covered.trace()
+    assert labels.overlap(texts, labels.boxes(middles, 4, 4)).sum() < 0.02 * covered.trace()
 
 
 def test_no_point_hides_another_and_only_those_that_would_are_moved():

@@ -232,5 +232,5 @@ def test_the_command_gives_every_trial_a_folder_of_its_own(monkeypatch):
 
 
 def test_a_study_without_a_sweep_is_refused():
-    with pytest.raises(ValueError, match="sweeps nothing"):
+    with pytest.raises(ValueError, match="expected a study with a sweep, got none"):
         sweep_config(build({}), ["mine"])
