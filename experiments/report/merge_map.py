@@ -1,7 +1,7 @@
 """Which tokens were merged with each other, drawn over the image."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ TINT = 0.6
 FIRST_HUE, GOLDEN = 0.55, 0.618034
 
 
-def draw_map(image: Image.Image, one_map: dict[str, Any], side: int = SIDE) -> Image.Image:
+def draw_map(image: Image.Image, one_map: Mapping[str, Any], side: int = SIDE) -> Image.Image:
     """The image with every merged group in a colour of its own, outlined, and a dot on the token that represents it.
 
     Tokens that were not merged show the plain image.

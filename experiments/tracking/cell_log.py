@@ -78,7 +78,7 @@ class CellLog:
             wandb_run.log({"image": number, **{name: values[name] for name in names if name in values}})
         table = [row.to_json() | values for row, values in zip(self.rows, series, strict=True)]
         columns: list[Any] = [key for key, value in table[0].items() if not isinstance(value, list | dict)]
-        data = [[line.get(key) for key in columns] for line in table]
+        data: list[Any] = [[line.get(key) for key in columns] for line in table]
         wandb_run.log({"rows": wandb.Table(columns, data, allow_mixed_types=True)})
 
     def _log_steps(self, wandb_run: Any) -> None:  # noqa: ANN401
