@@ -7,8 +7,6 @@ from pathlib import Path
 
 from .networks import CLIP, LPIPS, clip_name
 
-LEAST = 4  # images of a set: halves of the smallest reference must have a variance
-
 
 def check_available(
     name: str, model: str, reference: str | None = None, prompts: Iterable[str] = (), images: int | None = None
@@ -34,7 +32,14 @@ def check_available(
     }
     if name in checks:
         checks[name]()
-    if name in ("kid", "fid") and images is not None and images < LEAST:
+    if name in ("kid", "fid") and images is not None:
+        _check_size(name, images)
+
+
+def _check_size(name: str, images: int) -> None:
+    from .sets import LEAST
+
+    if images < LEAST:
         raise ValueError(f"{name}: expected sets of at least {LEAST} images, got {images}; add prompts or seeds")
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..tasks import PICTURE
-from .available import LEAST
+from .sets import LEAST, extract
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 EMOJI = Path(__file__).parent / "data" / "emoji-real.safetensors"
@@ -57,6 +57,4 @@ def image_files(folder: str) -> list[Path]:
 
 @cache
 def _of_folder(name: str, folder: str) -> Tensor:
-    from .sets import extract
-
     return torch.cat([extract(name, PICTURE.read(path)[None]) for path in image_files(folder)])

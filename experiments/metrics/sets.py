@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from . import feature
-from .available import LEAST
 
+LEAST = 4  # images of a set: halves of the smallest reference must have a variance
 SPLITS = 20  # of the reference into halves
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # what torch-fidelity 0.3 and 0.4 read
 
