@@ -1,46 +1,83 @@
-"""Train the embedded model again: ``python -m mergekit_diff.experiments.models.embedded STAGE``."""
+"""Train an embedded model again: ``python -m mergekit_diff.experiments.models.embedded STAGE --model MODEL``."""
 
 import argparse
 from pathlib import Path
+
+STAGES = {
+    "emoji": ("data", "vae", "denoiser", "export", "score", "evaluate"),
+    "emoji-flux": ("data", "vae", "transformer", "sheet", "export"),
+}
 
 
 def main() -> None:
     """Run one stage; every stage resumes from its folder."""
     parser = argparse.ArgumentParser(prog="python -m mergekit_diff.experiments.models.embedded", description=__doc__)
-    parser.add_argument("stage", choices=["data", "vae", "denoiser", "export", "score", "evaluate"])
-    parser.add_argument("--folder", type=Path, default=Path("runs/embedded"), help="work folder (default: %(default)s)")
-    parser.add_argument("--steps", type=int, help="train up to this many steps (default: depends on the stage)")
-    parser.add_argument(
-        "--small-steps", type=int, default=3800, help="denoiser steps at half the resolution (default: %(default)s)"
-    )
-    parser.add_argument("--rate", type=float, default=4e-4, help="peak learning rate of the denoiser (default: %(default)s)")
-    parser.add_argument("--from-model", action="store_true", help="start from the shipped weights if there is no checkpoint")
+    every = [stage for stages in STAGES.values() for stage in stages]
+    parser.add_argument("stage", choices=list(dict.fromkeys(every)))
+    parser.add_argument("--model", choices=list(STAGES), default="emoji", help="which model (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="work folder (default: runs/embedded, runs/embedded-flux)")
+    parser.add_argument("--steps", type=int, help="train up to this many steps (default: the stage's own)")
+    parser.add_argument("--small-steps", type=int, default=3800, help="denoiser steps at half the side (default: %(default)s)")
+    parser.add_argument("--rate", type=float, help="largest learning rate of the denoiser or transformer (default: its own)")
+    parser.add_argument("--from-model", action="store_true", help="begin with the shipped weights where no checkpoint is")
+    parser.add_argument("--tokens", type=int, choices=(256, 1024), default=256, help="image tokens of emoji-flux (%(default)s)")
     args = parser.parse_args()
+    if args.stage not in STAGES[args.model]:
+        parser.error(f"{args.model} has no stage {args.stage!r}; its stages: {', '.join(STAGES[args.model])}")
+    (_emoji if args.model == "emoji" else _emoji_flux)(args)
+
+
+def _emoji(args: argparse.Namespace) -> None:
+    folder = args.folder or Path("runs/embedded")
     if args.stage == "data":
         from . import data
 
-        print(data.build(args.folder))
+        print(data.build(folder))
     elif args.stage == "vae":
         from . import vae
 
-        print(vae.train(args.folder, args.steps or 1800))
+        print(vae.train(folder, args.steps or 1800))
     elif args.stage == "denoiser":
         from . import denoiser, export
 
         source = export.MODEL if args.from_model else None
-        denoiser.train(args.folder, args.steps or 7600, args.small_steps, args.rate, source)
+        denoiser.train(folder, args.steps or 7600, args.small_steps, args.rate or denoiser.RATE, source)
     elif args.stage == "export":
         from . import export
 
-        print(export.export(args.folder))
+        print(export.export(folder))
     elif args.stage == "score":
         from . import text_score
 
-        print(text_score.fit(args.folder))
+        print(text_score.fit(folder))
     else:
         from . import evaluate
 
-        evaluate.evaluate(args.folder)
+        evaluate.evaluate(folder)
+
+
+def _emoji_flux(args: argparse.Namespace) -> None:
+    folder = args.folder or Path("runs/embedded-flux")
+    if args.stage == "data":
+        from .flux import data
+
+        print(data.build(folder))
+    elif args.stage == "vae":
+        from .flux import vae
+
+        print(vae.train(folder, args.steps or vae.STEPS))
+    elif args.stage == "transformer":
+        from .flux import transformer
+
+        transformer.train(folder, args.tokens, args.steps, args.rate)
+    elif args.stage == "sheet":
+        from .flux import export
+
+        print(export.sheet(folder, args.tokens))
+    else:
+        from .flux import export
+
+        print(export.export(folder, args.tokens))
 
 
 if __name__ == "__main__":

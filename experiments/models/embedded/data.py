@@ -78,14 +78,19 @@ def build(folder: Path) -> Path:
     target = folder / "emoji.pt"
     if target.exists():
         return target
-    tarballs = fetch(folder)
-    drawings = {"noto": _svgs(tarballs["noto"]), "flat": _svgs(tarballs["flat"]), "3d": _webps(tarballs["3d"], tarballs["noto"])}
-    by_style = {style: dict(pairs) for style, pairs in drawings.items()}
-    names = sorted(set.intersection(*(set(p) for p in by_style.values())))
-    pairs = [(name, style) for name in names for style in STYLES]
-    images = torch.stack([_to_tensor(by_style[style][name]) for name, style in pairs])
-    torch.save({"images": images, "names": pairs}, target)
+    drawn = drawings(folder)
+    images = torch.stack([_to_tensor(drawing) for drawing in drawn.values()])
+    torch.save({"images": images, "names": list(drawn)}, target)
     return target
+
+
+def drawings(folder: Path) -> dict[tuple[str, str], Image.Image]:
+    """Every emoji that all three styles draw, by (name, style): 256 pixels wide, with transparency."""
+    tarballs = fetch(folder)
+    drawers = {"noto": _svgs(tarballs["noto"]), "flat": _svgs(tarballs["flat"]), "3d": _webps(tarballs["3d"], tarballs["noto"])}
+    drawn = {style: dict(pairs) for style, pairs in drawers.items()}
+    names = sorted(set.intersection(*(set(by_name) for by_name in drawn.values())))
+    return {(name, style): drawn[style][name] for name in names for style in STYLES}
 
 
 def load(folder: Path) -> Emoji:

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -23,9 +24,18 @@ def caption(word: str, style: str | None = None) -> str:
     return f"{'an' if word[0] in 'aeiou' and word != 'unicorn' else 'a'} {word}"
 
 
-def new_tokenizer() -> CLIPTokenizer:
-    """A byte-level BPE like CLIP's that has one token for every word of the captions; other words are split."""
-    words = {part for word in data.concepts().values() for part in word.split()} | {*data.STYLES, "a", "an"}
+def caption_words() -> set[str]:
+    """Every single word of :func:`caption`."""
+    return {part for word in data.concepts().values() for part in word.split()} | {*data.STYLES, "a", "an"}
+
+
+def new_tokenizer(more: Iterable[str] = ()) -> CLIPTokenizer:
+    """A byte-level BPE in CLIP's form whose merges make one token of every word of the captions; other words fall apart.
+
+    Args:
+        more: words to make one token of as well, in lower case.
+    """
+    words = caption_words().union(more)
     merges = bpe_merges(re.findall("[a-z]+", " ".join(sorted(words))))
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(c + END for c in letters), *(a + b for a, b in merges)]

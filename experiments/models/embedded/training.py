@@ -75,9 +75,20 @@ def precision() -> Literal["bf16-mixed", "32-true"]:
     return "bf16-mixed" if fast else "32-true"
 
 
-def fit(module: L.LightningModule, loader: DataLoader, steps: int, folder: Path, name: str) -> None:
-    """Train up to ``steps``; resumes from ``folder/checkpoints/name`` and logs to ``folder/log/name.csv``."""
-    keep = ModelCheckpoint(folder / "checkpoints" / name, save_last=True, save_top_k=0, every_n_train_steps=KEEP_EVERY)
+def last_checkpoint(folder: Path, name: str) -> Path:
+    """Where :func:`fit` keeps the state of the training called ``name``."""
+    return folder / "checkpoints" / name / "last.ckpt"
+
+
+def fit(
+    module: L.LightningModule, loader: DataLoader, steps: int, folder: Path, name: str, keep_every: int | None = None
+) -> None:
+    """Train up to ``steps``; resumes from ``folder/checkpoints/name`` and logs to ``folder/log/name.csv``.
+
+    ``keep_every`` is the number of steps between checkpoints; None takes ``KEEP_EVERY``.
+    """
+    last = last_checkpoint(folder, name)
+    keep = ModelCheckpoint(last.parent, save_last=True, save_top_k=0, every_n_train_steps=keep_every or KEEP_EVERY)
     trainer = L.Trainer(
         accelerator="cpu",
         precision=precision(),
@@ -88,7 +99,6 @@ def fit(module: L.LightningModule, loader: DataLoader, steps: int, folder: Path,
         enable_model_summary=False,
         gradient_clip_val=1.0,
     )
-    last = folder / "checkpoints" / name / "last.ckpt"
     trainer.fit(module, loader, ckpt_path=last if last.exists() else None, weights_only=True)
 
 

@@ -4,6 +4,8 @@ Latent diffusion: Rombach et al. (2022), arXiv 2112.10752.
 """
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from .training import Ema, fit, save_sheet
 
 HELD_OUT = 100
 BATCH = 16
+RATE = 1e-3
 
 
 def new_vae() -> AutoencoderKL:
@@ -41,22 +44,22 @@ class Autoencoder(L.LightningModule):
     """L1 + MSE + a little KL, with an exponential mean of the weights.
 
     Args:
-        seen: (n, 3, 64, 64) uint8 images to learn.
-        show: images to draw with their reconstructions every 250 steps.
-        folder: of that sheet.
+        sample: draws a batch of pictures in [-1, 1].
+        show: (n, 3, H, W) others in [-1, 1], of which 24 are drawn beside their reconstructions now and then.
+        folder: where that sheet goes.
+        rate: the largest learning rate.
     """
 
-    def __init__(self, seen: Tensor, show: Tensor, folder: Path) -> None:
+    def __init__(self, sample: Callable[[torch.Generator], Tensor], show: Tensor, folder: Path, rate: float = RATE) -> None:
         super().__init__()
         self.vae = new_vae()
         self.ema = Ema(self.vae, 0.999)
-        self.seen, self.show, self.folder = seen, show, folder
+        self.sample, self.show, self.folder, self.rate = sample, show, folder, rate
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        """16 images, flipped at random; drawn with the number of the step as seed."""
+        """One batch, drawn from the number of the step."""
         draw = torch.Generator().manual_seed(self.global_step)
-        x = to_float(self.seen[torch.randint(len(self.seen), (BATCH,), generator=draw)])
-        x = torch.where(torch.rand(BATCH, 1, 1, 1, generator=draw) < 0.5, x.flip(-1), x)
+        x = self.sample(draw)
         posterior = self.vae.encode(x, return_dict=False)[0]
         y = self.vae.decode(posterior.sample(draw), return_dict=False)[0].float()
         return (y - x).abs().mean() + 4 * F.mse_loss(y, x) + 1e-5 * posterior.kl().float().mean() / x[0].numel()
@@ -69,15 +72,15 @@ class Autoencoder(L.LightningModule):
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Draw images with their reconstructions."""
         if self.global_step % 250 == 0:
-            x = to_float(self.show)
+            x = self.show[:24]
             y = reconstruct(self.ema.model, x)
-            save_sheet(torch.stack([x[:24], y[:24]], 1).flatten(0, 1), self.folder / "vae.png", columns=12)
+            save_sheet(torch.stack([x, y], 1).flatten(0, 1), self.folder / "vae.png", columns=12)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with a one-cycle schedule."""
-        optimizer = torch.optim.AdamW(self.vae.parameters(), lr=1e-3, weight_decay=0.0)
+        """Adam, its rate falling to a hundredth along a cosine."""
+        optimizer = torch.optim.AdamW(self.vae.parameters(), lr=self.rate, weight_decay=0.0)
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps, pct_start=0.05)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.rate, steps, pct_start=0.05)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -85,23 +88,30 @@ def train(folder: Path, steps: int) -> Path:
     """Train for ``steps`` batches of 16, resuming from ``folder``, and write the autoencoder to ``folder/vae``."""
     L.seed_everything(0)
     images = data.load(folder).images
-    order, held = _order(images), held_out(images)
-    module = Autoencoder(images[order[HELD_OUT:]], held, folder)
+    seen, x = split(len(images))[0], to_float(held_out(images))
+    module = Autoencoder(partial(flipped, images[seen]), x, folder)
     fit(module, DataLoader(torch.arange(steps)), steps, folder, "vae")
-    vae = normalised(module.ema.model, to_float(images[order[:1000]]))
-    x = to_float(held)
-    print(f"PSNR on {len(held)} held-out images: {psnr(x, reconstruct(vae, x)):.2f} dB")
+    vae = normalised(module.ema.model, to_float(images[torch.cat(split(len(images))[::-1])[:1000]]))
+    print(f"PSNR on {len(x)} held-out pictures: {psnr(x, reconstruct(vae, x)):.2f} dB")
     vae.save_pretrained(folder / "vae", safe_serialization=True)
     return folder / "vae"
 
 
+def flipped(seen: Tensor, draw: torch.Generator) -> Tensor:
+    """16 of (n, 3, 64, 64) uint8 pictures, half of them flipped."""
+    x = to_float(seen[torch.randint(len(seen), (BATCH,), generator=draw)])
+    return torch.where(torch.rand(BATCH, 1, 1, 1, generator=draw) < 0.5, x.flip(-1), x)
+
+
 def held_out(images: Tensor) -> Tensor:
-    """The 100 images that training never sees."""
-    return images[_order(images)[:HELD_OUT]]
+    """The 100 pictures that training never sees."""
+    return images[split(len(images))[1]]
 
 
-def _order(images: Tensor) -> Tensor:
-    return torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+def split(n: int) -> tuple[Tensor, Tensor]:
+    """Rows of ``n`` pictures that training sees, and the 100 that it never sees; both in random order."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    return order[HELD_OUT_PICTURES:], order[:HELD_OUT_PICTURES]
 
 
 @torch.no_grad()

@@ -1,0 +1,1 @@
+"""The recipe that trains ``emoji-flux``: a Flux-type transformer for 128x128 emoji on varied backgrounds."""

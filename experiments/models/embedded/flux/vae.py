@@ -1,0 +1,63 @@
+"""Stage ``vae``: the first embedded model's autoencoder (factor 2), trained on with backgrounds and at 128x128.
+
+The architecture is the same and fully convolutional, so the training begins with the shipped weights. One half of each batch
+are 64x64 images, the other half 64x64 crops of 128x128 images, which cost a quarter of whole ones.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..export import MODEL
+from ..training import fit
+from ..vae import BATCH, Autoencoder, normalised, psnr, reconstruct, split
+from . import data, samples
+
+SIDE = 64
+RATE = 4e-4
+STEPS = 1200
+
+
+def train(folder: Path, steps: int) -> Path:
+    """Train for ``steps`` batches of 16, resuming from ``folder``, and write the autoencoder to ``folder/vae``."""
+    L.seed_everything(0)
+    images = data.load(folder).images
+    seen, unseen = split(len(images))
+    sample = partial(samples.without_captions, images, seen, BATCH, SIDE)
+    held = placed(images[unseen])
+    module = Autoencoder(sample, held, folder, RATE)
+    module.vae.load_state_dict(shipped())
+    module.ema.model.load_state_dict(shipped())
+    fit(module, DataLoader(torch.arange(steps)), steps, folder, "vae", keep_every=50)
+    vae = finish(module.ema.model, placed(images[seen[:1000]]))
+    for name, x in (("128x128", held), ("64x64", data.shrink(held, SIDE))):
+        print(f"PSNR on {len(x)} held-out images, {name}: {psnr(x, reconstruct(vae, x)):.2f} dB")
+    vae.save_pretrained(folder / "vae", safe_serialization=True)
+    return folder / "vae"
+
+
+def shipped() -> dict[str, Tensor]:
+    """The weights of the first embedded model's autoencoder."""
+    return AutoencoderKL.from_pretrained(MODEL / "vae").float().state_dict()
+
+
+def finish(vae: AutoencoderKL, x: Tensor) -> AutoencoderKL:
+    """Fold the latents' moments into the weights, and say what the pipeline reads in the autoencoder's configuration.
+
+    Args:
+        vae: what was trained.
+        x: (n, 3, H, W) images that the moments are taken from.
+    """
+    vae = normalised(vae, x)
+    vae.register_to_config(sample_size=data.SIDE, scaling_factor=1.0, shift_factor=0.0)
+    return vae
+
+
+def placed(images: Tensor) -> Tensor:
+    """Cutouts on backgrounds that are always the same, for measures and sheets: (n, 3, 128, 128) in [-1, 1]."""
+    return samples.on_backgrounds(images, torch.Generator().manual_seed(0))[0]
