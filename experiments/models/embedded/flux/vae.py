@@ -20,7 +20,8 @@ from . import data, samples
 
 SIDE = 64
 RATE = 4e-4
-STEPS = 1200
+STEPS = 800
+KEEP_EVERY = 50  # steps between checkpoints
 
 
 def train(folder: Path, steps: int) -> Path:
@@ -33,7 +34,7 @@ def train(folder: Path, steps: int) -> Path:
     module = Autoencoder(sample, held, folder, RATE)
     module.vae.load_state_dict(shipped())
     module.ema.model.load_state_dict(shipped())
-    fit(module, DataLoader(torch.arange(steps)), steps, folder, "vae", keep_every=50)
+    fit(module, DataLoader(torch.arange(steps)), steps, folder, "vae", KEEP_EVERY)
     vae = finish(module.ema.model, placed(images[seen[:1000]]))
     for name, x in (("128x128", held), ("64x64", data.shrink(held, SIDE))):
         print(f"PSNR on {len(x)} held-out images, {name}: {psnr(x, reconstruct(vae, x)):.2f} dB")

@@ -1,0 +1,95 @@
+"""The parts of ``emoji-flux``: the transformer, its schedule, and the pipeline that holds all parts together."""
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from torch import Tensor, nn
+
+from .. import text as clip
+from . import text
+
+CHANNELS = 4  # of a latent
+PATCH = 2  # latents on a side of one token, as FluxPipeline packs them
+FACTOR = 2  # pixels on a side of one latent
+
+
+def new_transformer() -> FluxTransformer2DModel:
+    """Two double and four single blocks with four heads of 48: 5.1 M parameters, 4.3 GFLOP for an image of 256 tokens.
+
+    A training step takes three times that, so one core that does 24 GFLOP/s in fp32 learns from some four images a second.
+    Two more single blocks or a third more width would see a quarter to a half fewer images in the same time, and small
+    transformers lack images, not parameters.
+    """
+    return FluxTransformer2DModel(
+        in_channels=CHANNELS * PATCH**2,
+        num_layers=2,
+        num_single_layers=4,
+        attention_head_dim=48,
+        num_attention_heads=4,
+        joint_attention_dim=text.WIDTH,
+        pooled_projection_dim=clip.WIDTH,
+        guidance_embeds=False,
+        axes_dims_rope=(8, 20, 20),
+    )
+
+
+def new_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """Rectified flow whose noise levels are shifted by the number of tokens, in sampling and in training.
+
+    Four times the tokens need a noise level of twice the odds to hide the same detail: ln 2 between 256 and 1,024 tokens.
+    Esser et al. (2024), arXiv 2403.03206, section 5.3.2.
+    """
+    return FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_image_seq_len=256, max_image_seq_len=1024, base_shift=0.5, max_shift=1.19
+    )
+
+
+def new_modules() -> nn.ModuleDict:
+    """What is trained together: the transformer and both text encoders; always the same weights."""
+    torch.manual_seed(0)
+    return nn.ModuleDict(
+        {
+            "transformer": new_transformer(),
+            "text_encoder": clip.new_text_encoder(text.new_tokenizer()),
+            "text_encoder_2": text.new_text_encoder_2(text.new_tokenizer_2()),
+        }
+    )
+
+
+def new_pipeline(modules: nn.ModuleDict, vae: AutoencoderKL) -> FluxPipeline:
+    """The model as users load it."""
+    pipe = FluxPipeline(
+        scheduler=new_scheduler(),
+        vae=vae,
+        text_encoder=modules["text_encoder"],
+        tokenizer=text.new_tokenizer(),
+        text_encoder_2=modules["text_encoder_2"],
+        tokenizer_2=text.new_tokenizer_2(),
+        transformer=modules["transformer"],
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def side(tokens: int) -> int:
+    """Pixels on a side of a square image of so many tokens: 64 for 256, 128 for 1,024."""
+    return round(tokens**0.5) * PATCH * FACTOR
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(B, 4, h, w) latents to (B, hw / 4, 16) tokens, as the pipeline does."""
+    b, c, h, w = latents.shape
+    return FluxPipeline._pack_latents(latents, b, c, h, w)
+
+
+def positions(tokens: int) -> Tensor:
+    """(tokens, 3) positions of the tokens of a square image: 0, row, column."""
+    edge = round(tokens**0.5)
+    return FluxPipeline._prepare_latent_image_ids(1, edge, edge, torch.device("cpu"), torch.float32)
+
+
+def shift(tokens: int) -> float:
+    """By how much the logarithm of the odds of a noise level is raised for an image of so many tokens."""
+    config = new_scheduler().config
+    names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+    return calculate_shift(tokens, *(config[name] for name in names))
