@@ -148,7 +148,7 @@ def work(tmp_path, monkeypatch):
     monkeypatch.setattr(transformer, "KEEP_EVERY", 2)
     monkeypatch.setattr(vae, "KEEP_EVERY", 2)
     monkeypatch.setattr(vae, "BATCH", 2)
-    monkeypatch.setattr(emoji_vae, "HELD_OUT_PICTURES", 2)
+    monkeypatch.setattr(emoji_vae, "HELD_OUT", 2)
 
     def make(name):
         folder = tmp_path / name
@@ -257,6 +257,7 @@ def test_an_exported_folder_generates_the_same_image_as_the_training(work, tmp_p
     transformer.train(folder, 256, steps=2)
     pipe = load_pipeline(str(export.export(folder, 256, tmp_path / "model")))
     assert type(pipe).__name__ == "FluxPipeline"
+    assert pipe.default_sample_size * pipe.vae_scale_factor == 128  # pixels, unless the call says otherwise
     module, step = export.trained(folder, 256)
     assert step == 2
     call = transformer.SAMPLING | {"height": 64, "width": 64, "num_inference_steps": 8, "output_type": "pt"}

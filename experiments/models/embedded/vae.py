@@ -111,7 +111,7 @@ def held_out(images: Tensor) -> Tensor:
 def split(n: int) -> tuple[Tensor, Tensor]:
     """Rows of ``n`` pictures that training sees, and the 100 that it never sees; both in random order."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-    return order[HELD_OUT_PICTURES:], order[:HELD_OUT_PICTURES]
+    return order[HELD_OUT:], order[:HELD_OUT]
 
 
 @torch.no_grad()

@@ -140,7 +140,7 @@ def begin_with(module: FlowTransformer, checkpoint: Path) -> None:
     if checkpoint.exists():
         module.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
         module.model.load_state_dict(module.ema.model.state_dict())
-        module.ema.updates.zero_()
+        module.ema = Ema(module.model, module.ema.decay)
 
 
 def name(tokens: int) -> str:
