@@ -80,6 +80,13 @@ def test_every_word_of_every_caption_is_one_token_in_both_tokenizers():
         assert words + 3 <= text.LENGTH
 
 
+def test_the_text_score_reads_captions_with_backgrounds():
+    from mergekit_diff.experiments.metrics.text import parse, words
+
+    assert parse("a noto apple on a blue gradient", words()) == ("apple", "noto")
+    assert {parse(caption, words())[0] for caption in captions()} == set(emoji.concepts(trained=True).values())
+
+
 def test_held_out_pairs_are_never_trained_on():
     assert set(data.pairs(held_out=True)) == emoji.held_out()
     assert not set(data.pairs()) & emoji.held_out()

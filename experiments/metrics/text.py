@@ -27,7 +27,7 @@ from . import feature
 
 STYLES = ("noto", "flat", "3d")
 MAPS = Path(__file__).parent / "data" / "emoji-text.safetensors"
-_CAPTION = re.compile(rf"an? (?:({'|'.join(STYLES)}) )?(.+)")
+_CAPTION = re.compile(rf"an? (?:({'|'.join(STYLES)}) )?(.+?)(?: on .+)?")
 
 
 def score(image: Tensor, prompt: str) -> float:
@@ -71,7 +71,7 @@ def scores(features: Tensor, prompts: Sequence[str], candidates: Sequence[str]) 
 
 
 def parse(prompt: str, possible: Iterable[str]) -> tuple[str, str | None]:
-    """The word and the style of a caption such as "a noto apple" or "an apple".
+    """The word and the style of a caption such as "a noto apple", "an apple" or "a noto apple on blue".
 
     Raises:
         ValueError: it is not such a caption, or its word is not a possible one; the message is one line.
