@@ -56,35 +56,6 @@ def set_scheduler(pipe: Any, name: str) -> None:  # noqa: ANN401
         pipe.scheduler = getattr(diffusers, cls).from_config(pipe.scheduler.config, **settings)
 
 
-def _check_folder(folder: Path) -> None:
-    """Find out what is broken from the headers, without loading a weight."""
-    index = folder / "model_index.json"
-    try:
-        parts = json.loads(index.read_text(encoding="utf-8"))
-    except OSError:
-        raise ValueError(f"{folder} is not a pipeline folder: it has no model_index.json") from None
-    except ValueError as error:
-        raise ValueError(f"{folder} is corrupt: model_index.json is not JSON ({_one_line(error)})") from None
-    for part, kind in parts.items():
-        if isinstance(kind, list) and kind[0] is not None and not (folder / part).is_dir():
-            raise ValueError(f"{folder} is corrupt: {part}/ is missing")
-    _check_weights(folder)
-
-
-def _check_weights(folder: Path) -> None:
-    from safetensors import safe_open
-
-    files = sorted(folder.rglob("*.safetensors"))
-    if not files:
-        raise ValueError(f"{folder} has no .safetensors weights, the only ones that are read")
-    for file in files:
-        try:
-            with safe_open(file, framework="numpy"):
-                pass
-        except Exception as error:
-            raise ValueError(f"{folder} is corrupt: {file.relative_to(folder)}: {_one_line(error)}") from None
-
-
 def _set_default_size(pipe: Any) -> None:  # noqa: ANN401
     """Let a FluxPipeline default to the size of its autoencoder; diffusers 0.42 assumes 128 latents a side for every model."""
     if type(pipe).__name__ == "FluxPipeline":

@@ -1,4 +1,4 @@
-"""Train an embedded model again: ``python -m mergekit_diff.experiments.models.embedded STAGE --model MODEL``."""
+"""Retrain an embedded model: ``python -m mergekit_diff.experiments.models.embedded STAGE --model MODEL``."""
 
 import argparse
 from pathlib import Path
@@ -16,14 +16,18 @@ def main() -> None:
     parser.add_argument("stage", choices=list(dict.fromkeys(every)))
     parser.add_argument("--model", choices=list(STAGES), default="emoji", help="which model (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="work folder (default: runs/embedded, runs/embedded-flux)")
-    parser.add_argument("--steps", type=int, help="train up to this many steps (default: the stage's own)")
-    parser.add_argument("--small-steps", type=int, default=3800, help="denoiser steps at half the side (default: %(default)s)")
-    parser.add_argument("--rate", type=float, help="largest learning rate of the denoiser or transformer (default: its own)")
-    parser.add_argument("--from-model", action="store_true", help="begin with the shipped weights where no checkpoint is")
-    parser.add_argument("--tokens", type=int, choices=(256, 1024), default=256, help="image tokens of emoji-flux (%(default)s)")
+    parser.add_argument("--steps", type=int, help="train up to this many steps (default: depends on the stage)")
+    parser.add_argument(
+        "--small-steps", type=int, default=3800, help="denoiser steps at half the resolution (default: %(default)s)"
+    )
+    parser.add_argument("--rate", type=float, help="peak learning rate of the denoiser or transformer (default: depends on it)")
+    parser.add_argument("--from-model", action="store_true", help="start from the shipped weights if there is no checkpoint")
+    parser.add_argument(
+        "--tokens", type=int, choices=(256, 1024), default=256, help="tokens of an image of emoji-flux (default: %(default)s)"
+    )
     args = parser.parse_args()
     if args.stage not in STAGES[args.model]:
-        parser.error(f"{args.model} has no stage {args.stage!r}; its stages: {', '.join(STAGES[args.model])}")
+        parser.error(f"expected a stage of {args.model}, one of {', '.join(STAGES[args.model])}; got {args.stage!r}")
     (_emoji if args.model == "emoji" else _emoji_flux)(args)
 
 

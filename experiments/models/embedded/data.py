@@ -85,12 +85,12 @@ def build(folder: Path) -> Path:
 
 
 def drawings(folder: Path) -> dict[tuple[str, str], Image.Image]:
-    """Every emoji that all three styles draw, by (name, style): 256 pixels wide, with transparency."""
+    """Every emoji that exists in all three styles, by (name, style): 256 pixels wide, with transparency."""
     tarballs = fetch(folder)
-    drawers = {"noto": _svgs(tarballs["noto"]), "flat": _svgs(tarballs["flat"]), "3d": _webps(tarballs["3d"], tarballs["noto"])}
-    drawn = {style: dict(pairs) for style, pairs in drawers.items()}
-    names = sorted(set.intersection(*(set(by_name) for by_name in drawn.values())))
-    return {(name, style): drawn[style][name] for name in names for style in STYLES}
+    drawn = {"noto": _svgs(tarballs["noto"]), "flat": _svgs(tarballs["flat"]), "3d": _webps(tarballs["3d"], tarballs["noto"])}
+    by_style = {style: dict(pairs) for style, pairs in drawn.items()}
+    names = sorted(set.intersection(*(set(p) for p in by_style.values())))
+    return {(name, style): by_style[style][name] for name in names for style in STYLES}
 
 
 def load(folder: Path) -> Emoji:

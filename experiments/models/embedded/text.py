@@ -25,15 +25,15 @@ def caption(word: str, style: str | None = None) -> str:
 
 
 def caption_words() -> set[str]:
-    """Every single word of :func:`caption`."""
+    """Every word that :func:`caption` can use."""
     return {part for word in data.concepts().values() for part in word.split()} | {*data.STYLES, "a", "an"}
 
 
 def new_tokenizer(more: Iterable[str] = ()) -> CLIPTokenizer:
-    """A byte-level BPE in CLIP's form whose merges make one token of every word of the captions; other words fall apart.
+    """A byte-level BPE like CLIP's that has one token for every word of the captions; other words are split.
 
     Args:
-        more: words to make one token of as well, in lower case.
+        more: further words that get a token of their own, in lower case.
     """
     words = caption_words().union(more)
     merges = bpe_merges(re.findall("[a-z]+", " ".join(sorted(words))))

@@ -44,10 +44,10 @@ class Autoencoder(L.LightningModule):
     """L1 + MSE + a little KL, with an exponential mean of the weights.
 
     Args:
-        sample: draws a batch of pictures in [-1, 1].
-        show: (n, 3, H, W) others in [-1, 1], of which 24 are drawn beside their reconstructions now and then.
-        folder: where that sheet goes.
-        rate: the largest learning rate.
+        sample: returns a random batch of images in [-1, 1].
+        show: (n, 3, H, W) held-out images in [-1, 1]; the first 24 are drawn with their reconstructions every 250 steps.
+        folder: of that sheet.
+        rate: peak learning rate.
     """
 
     def __init__(self, sample: Callable[[torch.Generator], Tensor], show: Tensor, folder: Path, rate: float = RATE) -> None:
@@ -57,7 +57,7 @@ class Autoencoder(L.LightningModule):
         self.sample, self.show, self.folder, self.rate = sample, show, folder, rate
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        """One batch, drawn from the number of the step."""
+        """One batch, drawn with the number of the step as seed."""
         draw = torch.Generator().manual_seed(self.global_step)
         x = self.sample(draw)
         posterior = self.vae.encode(x, return_dict=False)[0]
@@ -77,7 +77,7 @@ class Autoencoder(L.LightningModule):
             save_sheet(torch.stack([x, y], 1).flatten(0, 1), self.folder / "vae.png", columns=12)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam, its rate falling to a hundredth along a cosine."""
+        """AdamW with a one-cycle schedule."""
         optimizer = torch.optim.AdamW(self.vae.parameters(), lr=self.rate, weight_decay=0.0)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.rate, steps, pct_start=0.05)
@@ -92,24 +92,24 @@ def train(folder: Path, steps: int) -> Path:
     module = Autoencoder(partial(flipped, images[seen]), x, folder)
     fit(module, DataLoader(torch.arange(steps)), steps, folder, "vae")
     vae = normalised(module.ema.model, to_float(images[torch.cat(split(len(images))[::-1])[:1000]]))
-    print(f"PSNR on {len(x)} held-out pictures: {psnr(x, reconstruct(vae, x)):.2f} dB")
+    print(f"PSNR on {len(x)} held-out images: {psnr(x, reconstruct(vae, x)):.2f} dB")
     vae.save_pretrained(folder / "vae", safe_serialization=True)
     return folder / "vae"
 
 
 def flipped(seen: Tensor, draw: torch.Generator) -> Tensor:
-    """16 of (n, 3, 64, 64) uint8 pictures, half of them flipped."""
+    """16 of (n, 3, 64, 64) uint8 images, about half of them flipped."""
     x = to_float(seen[torch.randint(len(seen), (BATCH,), generator=draw)])
     return torch.where(torch.rand(BATCH, 1, 1, 1, generator=draw) < 0.5, x.flip(-1), x)
 
 
 def held_out(images: Tensor) -> Tensor:
-    """The 100 pictures that training never sees."""
+    """The 100 images that training never sees."""
     return images[split(len(images))[1]]
 
 
 def split(n: int) -> tuple[Tensor, Tensor]:
-    """Rows of ``n`` pictures that training sees, and the 100 that it never sees; both in random order."""
+    """Shuffled indices of the training images and of the 100 held-out images, for ``n`` images in all."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     return order[HELD_OUT:], order[:HELD_OUT]
 

@@ -32,7 +32,7 @@ class Cutouts:
 
 
 def build(folder: Path) -> Path:
-    """Rasterise every emoji that all three styles draw and write ``folder/cutouts.pt``; returns its path."""
+    """Rasterise every emoji that exists in all three styles and write ``folder/cutouts.pt``; returns its path."""
     target = folder / "cutouts.pt"
     if not target.exists():
         drawn = data.drawings(folder)
@@ -42,12 +42,12 @@ def build(folder: Path) -> Path:
 
 
 def load(folder: Path) -> Cutouts:
-    """Read what :func:`build` wrote; images stay on disk until they are used."""
+    """The cutouts that :func:`build` wrote; images stay on disk until they are used."""
     return Cutouts(**torch.load(build(folder), weights_only=True, mmap=True))
 
 
 def pairs(*, held_out: bool = False) -> list[tuple[str, str]]:
-    """(emoji name, style) of what the transformer is trained on, or of the pairs that are held out from it."""
+    """(emoji name, style) pairs that the transformer is trained on, or those held out."""
     unseen = data.held_out()
     trained = [(name, style) for name in data.concepts(trained=True) for style in data.STYLES]
     return [pair for pair in trained if (pair in unseen) == held_out]

@@ -1,4 +1,4 @@
-"""Stages ``sheet`` and ``export``: images from the last checkpoint, and the trained parts as an ordinary pipeline folder."""
+"""Stages ``sheet`` and ``export``: images from the last checkpoint, and the trained modules as an ordinary pipeline folder."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def trained(folder: Path, tokens: int) -> tuple[FlowTransformer, int]:
     """The last checkpoint of a training, and its step.
 
     Raises:
-        FileNotFoundError: the transformer was never trained with so many tokens in ``folder``.
+        FileNotFoundError: the transformer was never trained with this many tokens in ``folder``.
     """
     path = last_checkpoint(folder, name(tokens))
     if not path.exists():

@@ -16,9 +16,9 @@ FACTOR = 2  # pixels on a side of one latent
 def new_transformer() -> FluxTransformer2DModel:
     """Two double and four single blocks with four heads of 48: 5.1 M parameters, 4.3 GFLOP for an image of 256 tokens.
 
-    A training step takes three times that, so one core that does 24 GFLOP/s in fp32 learns from some four images a second.
-    Two more single blocks or a third more width would see a quarter to a half fewer images in the same time, and small
-    transformers lack images, not parameters.
+    FLOPs decided: training takes about three times that, four images a second on one core (fp32). Two more single blocks
+    would cost a third more per image, heads of 64 three quarters, and small transformers need more images rather than more
+    parameters.
     """
     return FluxTransformer2DModel(
         in_channels=CHANNELS * PATCH**2,
@@ -34,9 +34,9 @@ def new_transformer() -> FluxTransformer2DModel:
 
 
 def new_scheduler() -> FlowMatchEulerDiscreteScheduler:
-    """Rectified flow whose noise levels are shifted by the number of tokens, in sampling and in training.
+    """Rectified flow; the number of tokens shifts the noise levels, both in sampling and in training.
 
-    Four times the tokens need a noise level of twice the odds to hide the same detail: ln 2 between 256 and 1,024 tokens.
+    With four times the tokens, twice the odds of noise are needed to hide the same detail, so the shift grows by ln 2.
     Esser et al. (2024), arXiv 2403.03206, section 5.3.2.
     """
     return FlowMatchEulerDiscreteScheduler(
@@ -45,7 +45,7 @@ def new_scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 
 def new_modules() -> nn.ModuleDict:
-    """What is trained together: the transformer and both text encoders; always the same weights."""
+    """The modules that are trained together, the transformer and both text encoders, always with the same initial weights."""
     torch.manual_seed(0)
     return nn.ModuleDict(
         {
@@ -72,7 +72,7 @@ def new_pipeline(modules: nn.ModuleDict, vae: AutoencoderKL) -> FluxPipeline:
 
 
 def side(tokens: int) -> int:
-    """Pixels on a side of a square image of so many tokens: 64 for 256, 128 for 1,024."""
+    """Side in pixels of a square image of this many tokens: 64 for 256, 128 for 1,024."""
     return round(tokens**0.5) * PATCH * FACTOR
 
 
@@ -89,7 +89,7 @@ def positions(tokens: int) -> Tensor:
 
 
 def shift(tokens: int) -> float:
-    """By how much the logarithm of the odds of a noise level is raised for an image of so many tokens."""
+    """How much the log-odds of a noise level are raised for an image of this many tokens."""
     config = new_scheduler().config
     names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
     return calculate_shift(tokens, *(config[name] for name in names))

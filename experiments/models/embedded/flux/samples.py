@@ -1,4 +1,4 @@
-"""What both trained stages draw their batches from: captioned emoji on random backgrounds, all drawn from one generator."""
+"""Training batches of both stages: captioned emoji on random backgrounds, all drawn from one random generator."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ DROPPED = 0.1  # share of captions without a style, and of empty captions
 
 
 def on_backgrounds(images: Tensor, random: torch.Generator) -> tuple[Tensor, list[backgrounds.Background]]:
-    """Put (n, 4, H, H) cutouts on backgrounds of their own: (n, 3, H, H) in [-1, 1], and the backgrounds."""
+    """Put each of (n, 4, H, H) cutouts on its own random background: (n, 3, H, H) in [-1, 1], and the backgrounds."""
     drawn = [backgrounds.draw(random) for _ in images]
     painted = torch.stack([backgrounds.paint(one, images.shape[-1], random) for one in drawn])
     return place(images, painted), drawn
@@ -23,12 +23,12 @@ def captioned(cutouts: Cutouts, n: int, side: int, random: torch.Generator) -> t
 
     Args:
         cutouts: the emoji to choose from.
-        n: how many.
-        side: of the images in pixels; at least a whole fraction of the cutouts'.
-        random: the only source of what is drawn.
+        n: number of images.
+        side: of the images in pixels; must divide the side of the cutouts.
+        random: the only source of randomness.
 
     Returns:
-        (n, 3, side, side) images in [-1, 1] and their captions, some of which leave out the background, the style or all.
+        (n, 3, side, side) images in [-1, 1] and their captions, some of them empty, without a style or without a background.
     """
     chosen = torch.randint(len(cutouts.names), (n,), generator=random)
     images, drawn = on_backgrounds(cutouts.images[chosen], random)
@@ -43,14 +43,14 @@ def captioned(cutouts: Cutouts, n: int, side: int, random: torch.Generator) -> t
 
 
 def without_captions(images: Tensor, rows: Tensor, n: int, side: int, random: torch.Generator) -> Tensor:
-    """A batch for the autoencoder: (n, 3, side, side) in [-1, 1], half of them whole and half cut out at full resolution.
+    """A batch for the autoencoder: (n, 3, side, side) in [-1, 1], about half of them whole, the others crops at full resolution.
 
     Args:
         images: (m, 4, H, H) uint8 cutouts.
-        rows: (k,) those to choose from.
-        n: how many.
-        side: of the images, at most half of H.
-        random: the only source of what is drawn.
+        rows: (k,) indices of those to choose from.
+        n: number of images.
+        side: of the images in pixels; must divide H.
+        random: the only source of randomness.
     """
     chosen = rows[torch.randint(len(rows), (n,), generator=random)]
     placed, _ = on_backgrounds(images[chosen], random)

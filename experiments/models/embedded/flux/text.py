@@ -1,7 +1,7 @@
-"""Captions with backgrounds, and the two small text encoders that read them.
+"""Captions with backgrounds, and the two small text encoders for them.
 
 As in Flux, the CLIP-type encoder gives one vector that modulates every block, the T5-type one gives the text tokens that
-attend together with the image. Both are trained with the transformer: they cost a hundredth of its step.
+attend together with the image. Both are trained with the transformer: they take about one percent of a step.
 """
 
 from torch import Tensor
@@ -21,7 +21,7 @@ def caption(word: str, style: str | None = None, background: Background | None =
 
 
 def new_tokenizer() -> CLIPTokenizer:
-    """The tokenizer of the first embedded model, which knows the words of backgrounds as well."""
+    """The tokenizer of the first embedded model, extended by the words of backgrounds."""
     return text.new_tokenizer(backgrounds.words())
 
 

@@ -37,13 +37,13 @@ SHEET = ("a noto apple on blue", "a flat cat on a green gradient", "a 3d house o
 
 
 class FlowTransformer(L.LightningModule):
-    """What is trained, its mean weights, and the images it learns from.
+    """The transformer and both text encoders in training, their mean weights, and the training images.
 
     Args:
         folder: work folder of all stages.
         tokens: image tokens, 256 or 1,024.
-        steps: in all; they decide where the rate begins to fall.
-        rate: the largest learning rate.
+        steps: total number of steps; the learning rate falls over the last fifth.
+        rate: peak learning rate.
     """
 
     def __init__(self, folder: Path, tokens: int, steps: int, rate: float) -> None:
@@ -57,7 +57,7 @@ class FlowTransformer(L.LightningModule):
         self.cutouts = data.select(data.load(folder), data.pairs())
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        """One batch, drawn from the number of the step."""
+        """One batch, drawn with the number of the step as seed."""
         random = torch.Generator().manual_seed(self.global_step)
         images, captions = samples.captioned(self.cutouts, BATCH[self.tokens], side(self.tokens), random)
         x = pack(encode(self.vae, images))
@@ -67,11 +67,11 @@ class FlowTransformer(L.LightningModule):
         return F.mse_loss(self.velocity(noisy, level, captions).float(), noise - x)
 
     def noise_levels(self, n: int, random: torch.Generator) -> Tensor:
-        """(n,) shares of noise in (0, 1): logit-normal, shifted as the scheduler shifts them for this number of tokens."""
+        """(n,) shares of noise in (0, 1): logit-normal, shifted like the scheduler's for this number of tokens."""
         return self.scheduler.time_shift(shift(self.tokens), 1.0, torch.sigmoid(torch.randn(n, generator=random)))
 
     def velocity(self, noisy: Tensor, level: Tensor, captions: list[str]) -> Tensor:
-        """What the transformer predicts: noise minus image, (B, tokens, 16)."""
+        """The transformer's prediction of noise minus image, (B, tokens, 16)."""
         ids, ids_2 = (text.tokenize(tokenizer, captions) for tokenizer in self.tokenizers)
         return self.model["transformer"](
             hidden_states=noisy,
@@ -83,13 +83,13 @@ class FlowTransformer(L.LightningModule):
             return_dict=False,
         )[0]
 
-    def optimizer_step(self, *given: Any, **named: Any) -> None:  # noqa: ANN401
-        """Update the mean weights too, before a checkpoint is kept."""
-        super().optimizer_step(*given, **named)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Also update the mean weights, before a checkpoint is written."""
+        super().optimizer_step(*args, **kwargs)
         self.ema.update(self.model)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Now and then draw the sheet."""
+        """Draw the sheet every ``SHEET_EVERY`` steps."""
         if self.global_step % SHEET_EVERY == 0:
             draw_sheet(self.pipeline(), self.tokens, self.folder / f"sheet-{self.tokens}-{self.global_step:06d}.png")
 
@@ -98,7 +98,7 @@ class FlowTransformer(L.LightningModule):
         return new_pipeline(self.ema.model, self.vae)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW; the rate warms up, stays, and falls in a line over the last fifth, so that more steps can be added before."""
+        """AdamW; the rate warms up, stays constant, and falls linearly over the last fifth of the steps."""
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.rate, betas=(0.9, 0.99), weight_decay=1e-3)
 
         def rate(step: int) -> float:
@@ -124,8 +124,8 @@ def train(folder: Path, tokens: int, steps: int | None = None, rate: float | Non
     Args:
         folder: work folder of all stages, with what the stages ``data`` and ``vae`` wrote.
         tokens: 256 or 1,024.
-        steps: in all, or None for ``STEPS``.
-        rate: the largest learning rate, or None for ``RATE``.
+        steps: total number of steps; None takes ``STEPS``.
+        rate: peak learning rate; None takes ``RATE``.
     """
     L.seed_everything(0)
     steps = steps or STEPS[tokens]
@@ -136,7 +136,7 @@ def train(folder: Path, tokens: int, steps: int | None = None, rate: float | Non
 
 
 def begin_with(module: FlowTransformer, checkpoint: Path) -> None:
-    """Take the mean weights of another training, if there is one; the optimizer and the average start anew."""
+    """Start from the mean weights of another checkpoint, if it exists, with a new optimizer and a new average."""
     if checkpoint.exists():
         module.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
         module.model.load_state_dict(module.ema.model.state_dict())
@@ -144,5 +144,5 @@ def begin_with(module: FlowTransformer, checkpoint: Path) -> None:
 
 
 def name(tokens: int) -> str:
-    """What the training at so many tokens is called in the work folder."""
+    """Name of the training with this number of tokens, for its checkpoints and its log."""
     return f"transformer-{tokens}"

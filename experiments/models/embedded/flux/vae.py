@@ -1,7 +1,7 @@
 """Stage ``vae``: the first embedded model's autoencoder (factor 2), trained on with backgrounds and at 128x128.
 
-The architecture is the same and fully convolutional, so the training begins with the shipped weights. One half of each batch
-are 64x64 images, the other half 64x64 crops of 128x128 images, which cost a quarter of whole ones.
+The architecture is the same and fully convolutional, so training starts from the shipped weights. About half of each batch
+are whole images at 64x64, the others 64x64 crops of 128x128 images, which cost a quarter of whole ones.
 """
 
 from functools import partial
@@ -48,11 +48,11 @@ def shipped() -> dict[str, Tensor]:
 
 
 def finish(vae: AutoencoderKL, x: Tensor) -> AutoencoderKL:
-    """Fold the latents' moments into the weights, and say what the pipeline reads in the autoencoder's configuration.
+    """Fold the latents' moments into the weights, and set the configuration that FluxPipeline reads.
 
     Args:
-        vae: what was trained.
-        x: (n, 3, H, W) images that the moments are taken from.
+        vae: as trained.
+        x: (n, 3, H, W) images that the moments are computed on.
     """
     vae = normalised(vae, x)
     vae.register_to_config(sample_size=data.SIDE, scaling_factor=1.0, shift_factor=0.0)
@@ -60,5 +60,5 @@ def finish(vae: AutoencoderKL, x: Tensor) -> AutoencoderKL:
 
 
 def placed(images: Tensor) -> Tensor:
-    """Cutouts on backgrounds that are always the same, for measures and sheets: (n, 3, 128, 128) in [-1, 1]."""
+    """Cutouts on backgrounds from a fixed seed, for measurements and sheets: (n, 3, 128, 128) in [-1, 1]."""
     return samples.on_backgrounds(images, torch.Generator().manual_seed(0))[0]
