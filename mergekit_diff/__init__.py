@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .applying import attach, merging
     from .components import (
         LayerContext,
         MergeStrategy,
@@ -16,17 +17,18 @@ if TYPE_CHECKING:
     from .reductions import Reduction
     from .registry import make, names, register
     from .report import MergeReport
-    from .session import MergeSession, attach, merging
+    from .session import MergeSession
     from .sites import Site, register_family
 
 _HOMES = {
+    "applying": "attach merging",
     "components": "LayerContext MergeStrategy RatioSchedule SimilarityMetric WindowSchedule",
     "plan": "MergePlan Plan",
     "ready": "ReadyPlan",
     "reductions": "Reduction",
     "registry": "make names register",
     "report": "MergeReport",
-    "session": "MergeSession attach merging",
+    "session": "MergeSession",
     "sites": "Site register_family",
 }
 _HOME = {name: module for module, line in _HOMES.items() for name in line.split()}

@@ -1,9 +1,9 @@
-"""Merge tokens in a model: ``with merging(pipe, "retom", ratio=0.5) as session: ...``."""
+"""The hooks in one model, and all state while its tokens merge."""
 
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -23,77 +23,17 @@ from .planner import Planner, Tokens, Turn
 from .recomputing import Plans, Recomputation
 from .report import MergeReport
 from .sites import Site, find_sites
-from .target import denoiser_of, is_compiled, strategy_of
+from .target import denoiser_of, is_compiled
 
 Observer = Callable[[Tensor, LayerContext, Plan | None, bool], None]
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
-
-
-def merging(
-    target: Any,  # noqa: ANN401
-    strategy: Any,  # noqa: ANN401
-    *,
-    roles: Iterable[str] | None = None,
-    refresh: int | None = None,
-    levels: int | None = None,
-    share: Iterable[str] | None = None,
-    gate: str | Mapping[str, Mapping[str, Any]] = "none",
-    proportional: bool | None = None,
-    seed: int = 0,
-    strict: bool = False,
-    **settings: Any,  # noqa: ANN401
-) -> "MergeSession":
-    """Merge tokens inside a ``with`` block; leaving it, also by an exception, restores the model to the bit.
-
-    Where an option is None, the strategy's own default applies.
-
-    Args:
-        target: a diffusers pipeline, its denoiser, a ControlNet, or a model of a registered family.
-        strategy: a name, a mapping with ``name``, or a strategy.
-        roles: which parts of a block run on merged tokens: "self_attention", "key_value", "cross_attention", "feed_forward".
-        refresh: the number of steps that a plan is used for.
-        levels: merge on this many of the finest grids.
-        share: "cfg": one plan for both halves of guidance; "grid": one plan a step for all sites of a grid; both; or ``()``.
-        gate: "none"; "auto" to skip sites where merging would cost more time than it saves; or what ``gates()`` of an earlier
-            session returned.
-        proportional: whether a merged key counts as often in self-attention as it has tokens.
-        seed: of all noise.
-        strict: raise where a session that merged nothing would warn.
-        **settings: the strategy's own, such as ``ratio=0.5``.
-
-    Returns:
-        The session; the model is merged from now on.
-
-    Raises:
-        ValueError: an unknown name or option, a value out of range, a model with no known sites; in one line.
-        RuntimeError: another session merges in the model, or it was compiled before; with ``strict``, nothing was merged.
-
-    >>> import torch
-    >>> from mergekit_diff import Site, register_family
-    >>> class Tiny(torch.nn.Sequential):
-    ...     pass
-    >>> @register_family("Tiny")
-    ... def sites(model):
-    ...     yield Site("0", block=model[0], roles={"feed_forward": model[0][0]})
-    >>> model = Tiny(torch.nn.Sequential(torch.nn.Linear(8, 8)))
-    >>> with merging(model, "retom", ratio=0.5, roles="feed_forward") as session:
-    ...     out = model(torch.randn(2, 64, 8))
-    >>> session.report().tokens
-    (64, 32)
-    """
-    options = Options(roles, refresh, levels, share, gate, proportional, seed, strict)
-    return MergeSession(target, strategy_of(strategy, settings), options)
-
-
-attach = merging
-"""The same function by the name that reads better without ``with``: merge tokens until ``session.detach()``."""
 
 
 class MergeSession:
     """The hooks in one model, and all state while its tokens merge; a context manager that restores the model.
 
     Args:
-        target: as in :func:`merging`.
+        target: as in :func:`mergekit_diff.merging`.
         strategy: makes the plans.
         options: how it is applied.
     """
