@@ -208,10 +208,10 @@ def test_generate_writes_base_merged_and_map_under_every_scheduler(scheduler, mo
 def test_what_a_gate_decided_is_written_down_and_decides_after_a_resume(words, folder, monkeypatch):
     from mergekit_diff import gate
 
-    def pays(place, x, turn, refresh):
-        return gate.Prediction(saves=2.0 if place.site.level == 0 else 0.0, costs=1.0)
+    def pays(place, x, plan, planning):
+        return gate.Estimate(saves=2.0 if place.site.level == 0 else 0.0, costs=1.0)
 
-    monkeypatch.setattr(gate, "predict", pays)
+    monkeypatch.setattr(gate, "estimate", pays)
     assert main([*words, "merging.gate=auto"]) == 0
     gates = yaml.safe_load((folder.path / "config.yaml").read_text())["gates"]
     assert set(gates) == {"retom", "tomesd"}
@@ -220,7 +220,7 @@ def test_what_a_gate_decided_is_written_down_and_decides_after_a_resume(words, f
     retom = [row for row in folder.rows().values() if row.cell == "retom"]
     assert all(any("skipped: would save 0" in note for note in row.notes) for row in retom)
     folder.results.unlink()
-    monkeypatch.setattr(gate, "predict", lambda *_: pytest.fail("decided again"))
+    monkeypatch.setattr(gate, "estimate", lambda *_: pytest.fail("decided again"))
     assert main([*words, "merging.gate=auto"]) == 0
     assert merged_pictures(folder) == before
 
@@ -228,7 +228,7 @@ def test_what_a_gate_decided_is_written_down_and_decides_after_a_resume(words, f
 def test_a_gate_that_closes_every_site_leaves_the_base_and_no_complaint(words, folder, monkeypatch):
     from mergekit_diff import gate
 
-    monkeypatch.setattr(gate, "predict", lambda *_: gate.Prediction(saves=0.0, costs=1.0))
+    monkeypatch.setattr(gate, "estimate", lambda *_: gate.Estimate(saves=0.0, costs=1.0))
     assert main([*words, "merging.gate=auto"]) == 0
     rows = folder.rows().values()
     pictures = {(row.cell, row.prompt): (folder.path / row.image).read_bytes() for row in rows}
