@@ -3,12 +3,14 @@
 import base64
 import hashlib
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from generated import add, extend_nav
+from jupyter_client.manager import AsyncKernelManager
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
 from nbclient import NotebookClient
@@ -41,7 +43,10 @@ def _executed(path: Path) -> nbformat.NotebookNode:
     if kept.is_file():
         return nbformat.read(kept, as_version=4)
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": path.parent}}).execute()
+    with tempfile.TemporaryDirectory() as sockets:  # a kernel needs no network this way, not even the loopback
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
+        client = NotebookClient(notebook, kernel, timeout=SECONDS, startup_timeout=SECONDS)
+        client.execute(cwd=path.parent)
     KEPT.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, kept)
     return notebook
