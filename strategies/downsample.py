@@ -12,6 +12,8 @@ from mergekit_diff.reductions import Pick
 from mergekit_diff.registry import register
 from mergekit_diff.schedules import Constant
 
+PICK = Pick()  # made here, since torch.compile cannot trace the making of a part
+
 
 @register("downsample")
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Downsample(MergeStrategy):
             kept = max(1, round(side * scale))
             target = rearrange(target[:, None] * side + _nearest(side, kept, x.device), "a b -> (a b)")
             groups *= kept
-        return MergePlan.from_target(target[None], groups, reduction=Pick())
+        return MergePlan.from_target(target[None], groups, reduction=PICK)
 
 
 def _nearest(side: int, kept: int, device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 
 from mergekit_diff import MergePlan, MergeStrategy, make, names
 from mergekit_diff.components import Defaults
+from mergekit_diff.reductions import Pick
 
 GRIDS = [(8, 8), (6, 10), (7, 9), (1, 1), (2, 1), (3, 3), (3, 4, 5), (17,)]
 RATIOS = (0.0, 0.25, 0.5, 0.75, 0.95)
@@ -36,7 +37,9 @@ def assert_laws(plan, x, tolerance):
     torch.testing.assert_close(plan.merge(plan.unmerge(y)), y, atol=tolerance, rtol=tolerance)
     merged = plan.merge(x)
     assert merged.shape == (batch, m, x.shape[2]) and merged.dtype == x.dtype and plan.unmerge(merged).shape == x.shape
-    if plan.weight is None:
+    if plan.reduction == Pick():
+        assert torch.equal(merged, plan.select(x))
+    elif plan.weight is None:
         sizes = torch.stack([row.bincount(minlength=m) for row in plan.assign])[..., None]
         kept = (merged.double() * sizes).sum(1)
         torch.testing.assert_close(kept, x.double().sum(1), atol=tolerance * n, rtol=tolerance)
