@@ -316,7 +316,7 @@ BAD = {
     "one round": ("rounds=1", "rounds"),
     "batch": ("batch=0", "batch"),
     "role": ("roles=[self_atention]", "self_attention"),
-    "no roles": ("roles=[]", "roles"),
+    "no roles": ("roles=[]", "at least one role"),
     "levels of a block": ("levels=2", "at=step"),
     "device": ("device=tpu", "cpu"),
     "dtype": ("dtype=float8", "float"),
