@@ -61,7 +61,8 @@ class Mlerp(Reduction):
         """``mean * max_i |x_i| / |mean|``, the destination among the ``x_i``; zero where the mean is zero."""
         mean = plan.mean(x)
         longest, length = plan.largest(_norm(x)), _norm(mean)
-        return mean * (longest / length.clamp_min(torch.finfo(length.dtype).tiny)).to(x.dtype)
+        unit = mean / length.masked_fill(length == 0, 1.0)  # first the direction: longest / length may overflow
+        return (unit * longest).to(x.dtype)
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -36,8 +36,9 @@ def test_the_norm_of_the_destination_counts_in_mlerp():
     torch.testing.assert_close(y.norm(dim=-1), torch.tensor([[5.0, 1.0]]))
 
 
-def test_mlerp_of_opposite_tokens_is_zero_and_finite():
-    x = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]])
+@pytest.mark.parametrize("length", [1.0, 10.0, 1e20])
+def test_mlerp_of_opposite_tokens_is_zero_and_finite(length):
+    x = torch.tensor([[[length, 0.0], [-length, 0.0]]])
     assert torch.equal(MergePlan.from_target(torch.tensor([[0, 0]]), 1, reduction=Mlerp()).merge(x), torch.zeros(1, 1, 2))
 
 
