@@ -67,11 +67,11 @@ class Gate:
             plan: the plan for ``x``.
             again: makes the plan once more, to be timed.
         """
-        found = Estimate(0.0, 0.0)  # where the strategy merges nothing; the report has its reason
+        weighed = Estimate(0.0, 0.0)  # if the strategy merges nothing, for which the report has a reason
         if plan is not None and plan.num_groups < plan.num_tokens:
             planning = seconds_of_plan(f"{strategy!r}, code {_code(strategy)}", x, again)
-            found = estimate(place, x, plan, planning / self.refresh)
-        decision = {"merges": found.pays, "saves_ms": round(found.saves, 4), "costs_ms": round(found.costs, 4)}
+            weighed = estimate(place, x, plan, planning / self.refresh)
+        decision = {"merges": weighed.pays, "saves_ms": round(weighed.saves, 4), "costs_ms": round(weighed.costs, 4)}
         self.decided[_key(place, *x.shape[:2])] = decision
         return decision
 

@@ -29,14 +29,14 @@ class Placed(WindowSchedule):
 
 def schedules(part: Part) -> list[RatioSchedule | WindowSchedule]:
     """The schedules among a part's settings, and among the settings of the parts inside it."""
-    found: list[RatioSchedule | WindowSchedule] = []
+    inside: list[RatioSchedule | WindowSchedule] = []
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
         if isinstance(value, RatioSchedule | WindowSchedule):
-            found.append(value)
+            inside.append(value)
         elif isinstance(value, Part):
-            found += schedules(value)
-    return found
+            inside += schedules(value)
+    return inside
 
 
 def settled(part: AnyPart, ctx: LayerContext) -> AnyPart:

@@ -76,5 +76,5 @@ def _merge_best(sources: Tensor, targets: Tensor, scores: Tensor, n: int, ratio:
 def _destinations(small: Windows, noise: Tensor) -> Tensor:
     """(N,) uint8, 1 where the noise is the largest of its window."""
     chosen = [g.gather(1, noise[g].argmax(-1, keepdim=True)).flatten() for g in small.groups]
-    found = torch.zeros(len(noise), dtype=torch.uint8, device=noise.device)
-    return found.index_fill_(0, torch.cat(chosen), 1)
+    mask = torch.zeros(len(noise), dtype=torch.uint8, device=noise.device)
+    return mask.index_fill_(0, torch.cat(chosen), 1)

@@ -67,6 +67,19 @@ def test_compiled_output_is_the_eager_one_from_two_graphs(unet, name):
     assert session.report().merged
 
 
+@pytest.mark.parametrize("reduction", names("reduction"))
+def test_every_reduction_compiles(unet, reduction):
+    options = {"reduction": reduction, "ratio": 0.5, "refresh": 2, "proportional": True}
+    with merging(unet, "local-match", **options):
+        expected = trajectory(unet, 8, steps=3)
+    graphs = Graphs()
+    with merging(unet, "local-match", **options) as session:
+        session.compile(backend=graphs)
+        found = trajectory(unet, 8, steps=3)
+    assert graphs.count == 2
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
 def test_a_further_ratio_takes_one_graph_more(unet):
     ratio, graphs = Step(values=(0.75, 0.5), at=(0.5,)), Graphs()
     with merging(unet, "retom", ratio=ratio, refresh=5):

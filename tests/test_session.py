@@ -382,6 +382,42 @@ def test_roles_of_a_block_share_one_plan_and_key_value_has_its_own(unet, latents
     assert plans[site, "key_value"][0] is not plans[site, "self_attention"][0]
 
 
+class Halves:
+    """A plan of a class of one's own, with what hooks ask for and nothing else: neighbors are averaged."""
+
+    def __init__(self, tokens):
+        self.num_tokens, self.num_groups, self.sizes = tokens, tokens // 2, torch.full((1, tokens // 2), 2.0)
+
+    def merge(self, x):
+        return x.unflatten(1, (-1, 2)).mean(2)
+
+    def unmerge(self, y):
+        return y.repeat_interleave(2, 1)
+
+    def select(self, x):
+        return x[:, ::2]
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnPlan(MergeStrategy):
+    """Neighbors in a plan of a class of one's own, or the same partition as a MergePlan."""
+
+    own: bool = True
+
+    def plan(self, x, ctx):
+        n = x.shape[1]
+        return Halves(n) if self.own else MergePlan.from_target(torch.arange(n)[None] // 2 * 2, n // 2)
+
+
+def test_a_plan_of_any_class_that_has_what_hooks_ask_for_will_do(unet, latents, predict):
+    outputs = []
+    for own in (True, False):
+        with merging(unet, OwnPlan(own), roles=ROLES, proportional=True, share="cfg") as session:
+            outputs.append(predict(unet, latents()))
+        assert session.report().granted == 0.5
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=1e-5)
+
+
 def test_merged_part_is_unmerge_of_the_part_on_merged_tokens(unet, latents, predict):
     block = unet.down_blocks[0].attentions[0].transformer_blocks[0]
     given, taken = [], []

@@ -10,13 +10,13 @@ from . import Site, register_family
 @register_family("UNet2DConditionModel", "ControlNetModel")
 def sites(model: nn.Module) -> Iterable[Site]:
     """The transformer blocks in the order in which they run; a level is a resolution that has at least one."""
-    found = [
+    blocks = [
         (factor, stage, f"{prefix}.{name}", frame, block)
         for factor, stage, prefix, part in _parts(model)
         for name, frame, block in _blocks(part)
     ]
-    levels = sorted({factor for factor, *_ in found})
-    for factor, stage, name, frame, block in found:
+    levels = sorted({factor for factor, *_ in blocks})
+    for factor, stage, name, frame, block in blocks:
         roles = {"self_attention": "attn1", "cross_attention": "attn2", "feed_forward": "ff"}
         present = {role: block.get_submodule(attr) for role, attr in roles.items() if getattr(block, attr, None) is not None}
         yield Site(
