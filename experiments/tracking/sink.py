@@ -27,7 +27,7 @@ SETTINGS = {
     "x_disable_meta": True,
     "x_disable_machine_info": True,
     "x_save_requirements": False,
-    "init_timeout": 30,
+    "init_timeout": 90,
     "finish_timeout": 60,
     "finish_timeout_raises": True,
 }
