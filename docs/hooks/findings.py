@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from functools import cache
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def _page(folder: Path) -> str:
 def _reading(name: str, second: bool) -> str:
     """The bullets of the log, which also say what was corrected later."""
     text = section((ROOT / "experiments" / "LOG.md").read_text(encoding="utf-8"), f"{name}, repeated" if second else name)
-    return text[text.index("\n* ") :].strip().replace("the corrections", f"the [corrections]({CORRECTIONS})")
+    return re.sub(r"\bthe(\s+)corrections", rf"the\1[corrections]({CORRECTIONS})", text[text.index("\n* ") :].strip())
 
 
 def _overview() -> str:

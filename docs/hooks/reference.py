@@ -79,7 +79,7 @@ def _front() -> str:
     rows = []
     for name in mergekit_diff.__all__:
         public = getattr(mergekit_diff, name)
-        first = (inspect.getdoc(public) or "").split("\n")[0].replace("|", "\\|")
+        first = ROLE.sub(r"`\1`", (inspect.getdoc(public) or "").split("\n")[0]).replace("|", "\\|")
         rows.append(f"| [`{name}`][{public.__module__}.{public.__qualname__}] | {first} |")
     table = "\n".join(["| name | |", "|---|---|", *rows])
     return f"# API\n\nWhat `from mergekit_diff import ...` offers:\n\n{table}\n\nEvery module has a page of its own.\n"
