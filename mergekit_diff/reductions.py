@@ -61,8 +61,9 @@ class Mlerp(Reduction):
         """``mean * max_i |x_i| / |mean|``, the destination among the ``x_i``; zero where the mean is zero."""
         mean = plan.mean(x)
         longest, length = plan.largest(_norm(x)), _norm(mean)
-        unit = mean / length.masked_fill(length == 0, 1.0)  # first the direction: longest / length may overflow
-        return (unit * longest).to(x.dtype)
+        zero = length == 0
+        unit = mean / length.masked_fill(zero, 1.0)  # first the direction: longest / length may overflow
+        return (unit * longest.masked_fill(zero, 0.0)).to(x.dtype)  # so may longest, and 0 * inf is not a number
 
 
 def _norm(x: Tensor) -> Tensor:
