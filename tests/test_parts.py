@@ -279,10 +279,20 @@ def test_parts_of_users_work_inside_built_in_strategies(registry, context, token
 
 
 @pytest.mark.parametrize("value", [True, False])
-def test_true_and_false_are_no_numbers(value):
-    for spec in ({"name": "tomesd", "ratio": {"name": "constant", "value": value}}, {"name": "local-match", "reach": value}):
-        assert f"got {value}" in refusal(make, "strategy", spec)
-    assert make("strategy", {"name": "tomesd", "randomize": value}).randomize is value
+def test_true_and_false_are_no_numbers(value, registry):
+    @register("with-number")
+    @dataclass(frozen=True)
+    class WithNumber(RatioSchedule):
+        """Any whole number will do."""
+
+        first: int = 0
+        flag: bool = False
+
+        def __call__(self, ctx: LayerContext) -> float:
+            return 0.0
+
+    assert make("ratio", {"name": "with-number", "flag": value}).flag is value
+    assert f"expected first to be int, got {value}" in refusal(make, "ratio", {"name": "with-number", "first": value})
 
 
 def test_fields_may_have_a_factory_or_be_optional(registry):
