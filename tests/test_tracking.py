@@ -180,6 +180,14 @@ def test_a_run_of_the_users_own_stays_open(folder, tmp_path):
     assert len(runs(folder)) == 3
 
 
+def test_runs_are_tracked_again_and_again_after_one_of_the_users_own(folder, tmp_path, capfd):
+    with wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True)):
+        pass
+    for _ in range(2):
+        tracked(folder)
+    assert "W&B" not in capfd.readouterr().err
+
+
 def test_a_cell_that_an_agent_asked_for_is_the_agents_run_and_its_base_is_none(folder, monkeypatch):
     folder.results.write_text("".join(line + "\n" for line in folder.results.read_text().splitlines() if "r0.25" not in line))
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")

@@ -52,7 +52,7 @@ def track(run: Run, options: Wandb) -> None:
 @contextlib.contextmanager
 def _files_in(folder: Path, mode: Mode) -> Iterator[None]:
     """Keep W&B from writing anywhere else. Online it may still read the server and the user's name from its own settings."""
-    before = {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
+    before = _settings()
     own = folder / "wandb"
     places = {"WANDB_DIR": folder, "WANDB_DATA_DIR": own, "WANDB_CACHE_DIR": own, "WANDB_ARTIFACT_DIR": own}
     places |= {"WANDB_CONFIG_DIR": own} if mode == "offline" else {}
@@ -60,9 +60,14 @@ def _files_in(folder: Path, mode: Mode) -> Iterator[None]:
     try:
         yield
     finally:
-        for key in [key for key in os.environ if key.startswith("WANDB_")]:
+        for key in _settings():
             del os.environ[key]
         os.environ.update(before)
+
+
+def _settings() -> dict[str, str]:
+    """W&B's environment, but for the address of its service: put back after the service has ended, it would be a dead one."""
+    return {key: value for key, value in os.environ.items() if key.startswith("WANDB_") and key != "WANDB_SERVICE"}
 
 
 def _log_cells(run: Run, project: str, mode: Mode) -> None:
