@@ -12,7 +12,10 @@ from typing import Any
 from . import networks
 from .available import check_available
 
-__all__ = ["Metric", "as_json", "check_available", "metrics", "set_values"]
+__all__ = ["BY_FEATURES", "Metric", "as_json", "check_available", "features_of", "metrics", "set_values"]
+
+BY_FEATURES = ("feature", "text", "kid")
+"""The metrics that read the features of one network, which are then kept with the rows."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,14 @@ def set_values(name: str, images: Any, reference: Any) -> dict[str, Any]:  # noq
     """
     metric = metrics()[name]
     return metric.measure(images, reference) | {"made_by": metric.made_by}
+
+
+def features_of(image: Any) -> str:  # noqa: ANN401
+    """The features of a (3, H, W) uint8 image as a row keeps them, see :mod:`.projection`."""
+    from .feature import single
+    from .projection import encode
+
+    return encode(single(image))
 
 
 def as_json(value: float) -> float | str:

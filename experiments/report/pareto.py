@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.ticker import LogLocator, NullLocator
 
 from ..metrics import Metric
-from ..results.comparison import RATIO
+from ..results.pairing import RATIO
 from ..results.run import Interval, Run
 from . import labels
 from .figures import INK, MARKERS, colours, figure, label_axes, markers, strategy, svg

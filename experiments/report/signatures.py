@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ..results import comparison
+from ..results import pairing
 from ..results.curves import curve, jump
 from ..results.numbers import DASH, between, decimals, show
 from ..results.row import Row
@@ -71,7 +71,7 @@ def _jumps(run: Run) -> dict[str, Sign]:
 
 def _minus_base(run: Run, name: str) -> dict[str, Sign]:
     sign = 1 if run.metrics[name].better == "higher" else -1
-    values = {cell: comparison.interval(_differences(run, cell, name), name) for cell in run.merged}
+    values = {cell: pairing.interval(_differences(run, cell, name), name) for cell in run.merged}
     return _signs(values, lambda low, high: max(sign * low, sign * high) < 0, sign=True)
 
 

@@ -1,26 +1,27 @@
 """Cells against their controls, over the same prompts and seeds, and the verdict.
 
-Images of one prompt are not independent, so a prompt is one observation: the mean over its seeds of the difference between the
-cell and its control at the same prompt and seed. How much merging changes an image differs from prompt to prompt by a factor
-that is nearly the same for a cell and its control. A distance is therefore compared by its ratio to the control's, computed as a
-difference of logarithms, which does not depend on that factor.
+What one observation is, and why distances are compared by ratio, is said in :mod:`.pairing`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ..metrics import metrics
-from .inference import bootstrap, detectable, holm, sign_flip
-from .row import Row, by_cell
+from .inference import bootstrap, detectable, holm, least_p, sign_flip
+from .pairing import DIFFERENCE, RATIO, differences, pairs
+from .row import REPEAT, Row, by_cell
+from .set_pairing import kid_difference, why_not
 
-BETTER, WORSE, UNSURE, NOT_COMPARABLE = "better", "worse", "can't tell at this n", "not comparable"
-DIFFERENCE, RATIO = "difference", "ratio"
+BETTER, WORSE, SAME = "better", "worse", "the same within the margin"
+UNSURE, NOT_COMPARABLE, AGAIN = "can't tell at this n", "not comparable", "the same cell again"
 ALPHA = 0.05
 GRANTED_APART = 0.01
-LISTED = 6
+BESIDE = "psnr"
+"""What stands beside a verdict: it knows no network, so it shares no blind spot with the other metrics."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,19 @@ class Comparison:
         by: "difference" or "ratio", see :class:`.metrics.Metric`.
         n: pairs of images of the same prompt and seed.
         prompts: independent observations.
-        effect: mean over the prompts of cell minus control, or geometric mean of cell / control.
+        effect: mean over the prompts of cell minus control, or geometric mean of cell / control; for a metric of sets, the
+            difference of the two sets' values.
         low: lower end of its 95% bootstrap interval, not corrected for the number of cells.
         high: upper end.
         p: of the sign-flip test over prompts, two-sided.
         p_holm: the same, corrected for the number of cells that are compared.
         visible: the smallest difference, or ratio above 1, that this many prompts show in four of five studies, see
             :func:`.inference.detectable`.
-        verdict: "better", "worse", "can't tell at this n", or "not comparable: ..." with the reason.
+        verdict: "better", "worse", "can't tell at this n", "the same within the margin" where a margin was named before the run
+            and the interval lies inside it, or "not comparable: ..." with the reason. A cell that repeats another with other
+            random numbers has "the same cell again".
+        least: whether p is the smallest that the test can give, and p_holm thus an upper bound.
+        within_repeat: whether the effect is no larger than that of the largest such repetition.
     """
 
     cell: str
@@ -57,87 +63,135 @@ class Comparison:
     p_holm: float
     visible: float
     verdict: str
+    least: bool = False
+    within_repeat: bool = False
+
+    @property
+    def decided(self) -> bool:
+        """Whether the verdict is "better" or "worse"."""
+        return self.verdict in (BETTER, WORSE)
+
+    @property
+    def size(self) -> float:
+        """Distance of the effect from none; for a ratio, of its logarithm."""
+        return abs(math.log(self.effect) if self.by == RATIO and self.effect > 0 else self.effect)
 
 
-def compare(rows: Iterable[Row], metric: str, better: str) -> list[Comparison]:
-    """Every cell that has a control against that control; Holm-corrected over the cells.
+@dataclass(frozen=True)
+class Scale:
+    """How cells are compared on a metric.
+
+    Args:
+        metric: a key of ``metrics`` in the rows, or a metric of sets. The feature distance and LPIPS are compared by ratio, all
+            others by difference, also a number of your own.
+        better: "lower" or "higher".
+        margin: a factor above 1, or a difference above 0: smaller effects do not matter.
+        reference: for a metric of sets, (m, d) projected features of the real images.
+    """
+
+    metric: str
+    better: str
+    margin: float | None = None
+    reference: Any = None
+
+    @property
+    def by(self) -> str:
+        """What the effect is: a "difference" or a "ratio"."""
+        known = metrics().get(self.metric)
+        return known.by if known else DIFFERENCE
+
+    @property
+    def of_sets(self) -> bool:
+        """Whether the metric has a number for a whole set of images only."""
+        known = metrics().get(self.metric)
+        return known is not None and known.of == "set"
+
+
+def compare(rows: Iterable[Row], scale: Scale) -> list[Comparison]:
+    """Every cell that has a control against that control, Holm-corrected over the cells, the repetitions last.
 
     Args:
         rows: of a run; an image counts only if its control has the same prompt and seed.
-        metric: a key of ``metrics`` in the rows. The feature distance and LPIPS are compared by ratio, all others by difference,
-            also a number of your own.
-        better: "lower" or "higher".
+        scale: what is compared, and how.
     """
-    cells, known = by_cell(rows), metrics().get(metric)
-    by = known.by if known else DIFFERENCE
-    pairs = [(group[0].cell, group[0].against) for group in cells.values()]
-    comparisons = [
-        _comparison(cells[name], cells[control], metric, by) for name, control in pairs if control in cells and control != name
-    ]
-    counted = [one for one in comparisons if not one.verdict]
+    cells = by_cell(rows)
+    named = [(name, group[0].against) for name, group in cells.items() if group[0].against in cells]
+    cells_first = sorted(named, key=lambda pair: cells[pair[0]][0].role == REPEAT)
+    return paired(cells, [(name, control) for name, control in cells_first if control and name != control], scale)
+
+
+def paired(cells: Mapping[str, Sequence[Row]], names: Sequence[tuple[str, str]], scale: Scale) -> list[Comparison]:
+    """Some cells against others, Holm-corrected over those that are compared.
+
+    Args:
+        cells: rows by cell.
+        names: cell and control of every comparison.
+        scale: what is compared, and how.
+    """
+    raw = [_comparison(cells[cell], cells[control], scale) for cell, control in names]
+    again = [cells[cell][0].role == REPEAT for cell, _ in names]
+    raw = [replace(one, verdict=AGAIN) if repeat and not one.verdict else one for one, repeat in zip(raw, again, strict=True)]
+    largest = max((one.size for one in raw if one.verdict == AGAIN), default=-math.inf)
+    counted = [one for one in raw if not one.verdict]
     corrected = iter(holm([one.p for one in counted]))
-    return [one if one.verdict else _judged(one, next(corrected), better, len(counted)) for one in comparisons]
+    return [one if one.verdict else _judged(one, next(corrected), scale, len(counted), largest) for one in raw]
 
 
-def interval(rows: Iterable[Row], metric: str) -> tuple[float, float, float]:
-    """Mean of a metric over the prompts of one cell, with its 95% bootstrap interval; NaN if nothing was measured."""
-    return bootstrap(list(_per_prompt(_values(rows, metric)).values()))
+def _comparison(cell: Sequence[Row], control: Sequence[Row], scale: Scale) -> Comparison:
+    nothing = Comparison(
+        *(cell[0].cell, control[0].cell, scale.metric, scale.by, len(pairs(cell, control)), 0), *[math.nan] * 6, ""
+    )
+    return _of_sets(nothing, cell, control, scale) if scale.of_sets else _of_images(nothing, cell, control, scale)
 
 
-def answer(comparisons: Sequence[Comparison]) -> str:
-    """One sentence for the top of a report."""
-    if not comparisons:
-        return "No control, so no verdict."
-    cells: dict[str, list[str]] = {}
-    for one in comparisons:
-        cells.setdefault(one.verdict.split(":")[0], []).append(one.cell)
-    against = " or ".join(dict.fromkeys(one.against for one in comparisons)) if _one_control(comparisons) else "their controls"
-    n = max(one.prompts for one in comparisons)
-    parts = [f"{verdict}: {_listed(cells[verdict])}" for verdict in (BETTER, WORSE, UNSURE, NOT_COMPARABLE) if verdict in cells]
-    return f"Against {against}, by {comparisons[0].metric} over {n} prompts – {'. '.join(parts)}."  # noqa: RUF001
-
-
-def differences(cell: Iterable[Row], control: Iterable[Row], metric: str, by: str = DIFFERENCE) -> dict[str, float]:
-    """By prompt, the mean over seeds of cell minus control, or of the logarithm of their ratio: not finite where one is 0."""
-    size = _logarithm if by == RATIO else float
-    own, other = _values(cell, metric, size), _values(control, metric, size)
-    return _per_prompt({key: value - other[key] for key, value in own.items() if key in other})  # inf - inf is NaN, and reported
-
-
-def _values(rows: Iterable[Row], metric: str, size: Callable[[float], float] = float) -> dict[tuple[str, int], float]:
-    return {(row.prompt, row.seed): size(row.metrics[metric]) for row in rows if metric in row.metrics}
-
-
-def _logarithm(value: float) -> float:
-    return math.log(value) if value > 0 else -math.inf
-
-
-def _per_prompt(values: Mapping[tuple[str, int], float]) -> dict[str, float]:
-    groups: dict[str, list[float]] = {}
-    for (prompt, _), value in values.items():
-        groups.setdefault(prompt, []).append(value)
-    return {prompt: math.fsum(group) / len(group) for prompt, group in groups.items()}
-
-
-def _comparison(cell: list[Row], control: list[Row], metric: str, by: str) -> Comparison:
-    shown = math.exp if by == RATIO else float
-    observed = list(differences(cell, control, metric, by).values())
-    pairs = {(row.prompt, row.seed) for row in cell} & {(row.prompt, row.seed) for row in control}
+def _of_images(empty: Comparison, cell: Sequence[Row], control: Sequence[Row], scale: Scale) -> Comparison:
+    shown = math.exp if scale.by == RATIO else float
+    observed = list(differences(cell, control, scale.metric, scale.by).values())
     middle, low, high = (shown(value) for value in bootstrap(observed))
-    reason = _not_comparable(cell, control, observed)
-    p = math.nan if reason else sign_flip(observed)
-    visible = math.nan if reason else shown(detectable(observed, len(observed)))
-    names = cell[0].cell, control[0].cell
-    return Comparison(*names, metric, by, len(pairs), len(observed), middle, low, high, p, p, visible, reason)
+    one = replace(
+        empty, prompts=len(observed), effect=middle, low=low, high=high, verdict=_not_comparable(cell, control, observed)
+    )
+    if one.verdict:
+        return one
+    p = sign_flip(observed)
+    visible = shown(detectable(observed, len(observed)))
+    return replace(one, p=p, p_holm=p, visible=visible, least=p <= least_p(len(observed)))
 
 
-def _not_comparable(cell: list[Row], control: list[Row], observed: list[float]) -> str:
-    granted = [math.fsum(row.granted or 0.0 for row in rows) / len(rows) for rows in (cell, control)]
+def _of_sets(empty: Comparison, cell: Sequence[Row], control: Sequence[Row], scale: Scale) -> Comparison:
+    reason = "no real images to compare with" if scale.reference is None else why_not(cell, control)
+    if reason:
+        return replace(empty, verdict=f"{NOT_COMPARABLE}: {reason}")
+    found = kid_difference(cell, control, scale.reference)
+    low, high = found.interval
+    return replace(
+        empty,
+        prompts=found.prompts,
+        effect=found.effect,
+        low=low,
+        high=high,
+        p=found.p,
+        p_holm=found.p,
+        visible=2.8 * float(found.resampled.std()),
+        verdict=_elsewhere(cell, control),
+        least=found.p <= least_p(found.prompts, two_sided=False),
+    )
+
+
+def _not_comparable(cell: Sequence[Row], control: Sequence[Row], observed: list[float]) -> str:
     if len(observed) < 2:
         return f"{NOT_COMPARABLE}: {len(observed)} prompts in common"
     if not np.isfinite(observed).all():
         lost = int((~np.isfinite(observed)).sum())
         return f"{NOT_COMPARABLE}: {lost} of {len(observed)} prompts have no finite difference or ratio"
+    return _elsewhere(cell, control)
+
+
+def _elsewhere(cell: Sequence[Row], control: Sequence[Row]) -> str:
+    """Why a cell merges too differently to be compared with its control; empty if it does not, or if the control is a base."""
+    if control[0].role == "base":
+        return ""
+    granted = [math.fsum(row.granted or 0.0 for row in rows) / len(rows) for rows in (cell, control)]
     for option in ("roles", "levels"):
         own, other = ((rows[0].merging or {}).get(option) for rows in (cell, control))
         if own != other and f"merging.{option}" not in cell[0].values:
@@ -147,18 +201,19 @@ def _not_comparable(cell: list[Row], control: list[Row], observed: list[float]) 
     return ""
 
 
-def _judged(one: Comparison, p_holm: float, better: str, cells: int) -> Comparison:
+def _judged(one: Comparison, p_holm: float, scale: Scale, cells: int, largest: float) -> Comparison:
     higher = one.effect > (1 if one.by == RATIO else 0)
-    verdict = UNSURE if p_holm >= ALPHA else BETTER if higher == (better == "higher") else WORSE
+    verdict = UNSURE if p_holm >= ALPHA else BETTER if higher == (scale.better == "higher") else WORSE
+    if verdict == UNSURE and _inside(one, scale.margin):
+        verdict = SAME
     if verdict == UNSURE and cells * 2 / 2**one.prompts >= ALPHA:  # the smallest p that the test can have, corrected
         verdict = f"{UNSURE}: too few prompts for {cells} comparisons"
-    return replace(one, p_holm=p_holm, verdict=verdict)
+    return replace(one, p_holm=p_holm, verdict=verdict, within_repeat=one.size <= largest)
 
 
-def _listed(cells: Sequence[str]) -> str:
-    more = len(cells) - LISTED
-    return "; ".join(cells[:LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _one_control(comparisons: Sequence[Comparison]) -> bool:
-    return len({one.against for one in comparisons}) == 1
+def _inside(one: Comparison, margin: float | None) -> bool:
+    """Whether the interval lies within the margin; NaN, where there is none, does not."""
+    if margin is None:
+        return False
+    low, high = (1 / margin, margin) if one.by == RATIO else (-margin, margin)
+    return low < one.low and one.high < high

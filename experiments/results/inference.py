@@ -42,6 +42,17 @@ def sign_flip(differences: Sequence[float]) -> float:
     return float(test.pvalue)
 
 
+def least_p(n: int, two_sided: bool = True) -> float:
+    """The smallest p that a test by flipping the signs of ``n`` observations can give; the true p may be smaller still.
+
+    Args:
+        n: observations.
+        two_sided: whether each side is counted and the smaller doubled, as in :func:`sign_flip`.
+    """
+    sides = 2 if two_sided else 1
+    return 2 / 2**n if 2**n <= RESAMPLES else sides / (RESAMPLES + 1)
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """The p values, corrected for how many there are. Holm (1979)."""
     corrected, largest = [0.0] * len(ps), 0.0

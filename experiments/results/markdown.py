@@ -1,6 +1,7 @@
 """The tables of a run as Markdown: for its own tables.md, and for LOG.md."""
 
-from . import comparison, tables
+from . import tables
+from .answer import answer, caveats
 from .run import Run
 
 
@@ -14,10 +15,14 @@ def finding(run: Run) -> str:
     """The question, the answer and all tables, as they are in LOG.md."""
     texts = [f"{run.study['question']}\n"]
     if run.primary is not None:
-        texts.append(comparison.answer(run.comparisons) + "\n")
+        texts.append(answer(run.comparisons) + "\n")
+        texts += [f"* {line}\n" for line in caveats(run.comparisons, run.beside, run.differing)]
     texts.append(_fidelity(run))
     if run.comparisons:
-        texts.append(tables.markdown(tables.VERDICTS, tables.verdict_table(run.comparisons)))
+        texts.append(tables.markdown(tables.VERDICTS, tables.verdict_table(run.comparisons, run.beside)))
+    for comparisons in run.qualities.values():
+        if comparisons:
+            texts.append(tables.markdown(tables.QUALITY, tables.verdict_table(comparisons, {})))
     if any(row.stale for row in run.rows):
         texts += [tables.markdown(title, tables.steps_table(run.rows, column)) for column, title in tables.OVER_STEPS.items()]
     return "\n".join(texts)

@@ -6,9 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mergekit_diff.registry import one_of
 
 from ..metrics import as_json, metrics
+from ..metrics.projection import decode
+
+REPEAT = "repeat"
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Row:
         job: 16 hex digits, a hash of all that decides the image.
         base: job of the image without merging that this one is compared with; its own for a base.
         cell: name of the cell of the study.
-        role: "base", "control" or "cell".
+        role: "base", "control", "cell", or "repeat" for a control or a random cell again, with another merging seed.
         against: name of the control that the cell is compared with; None for a base, a control, or a study without a control.
         values: the swept values of the cell, under dotted keys such as "strategy.ratio".
         prompt: text that the image was generated from.
@@ -42,6 +48,8 @@ class Row:
         plans: number of plans that a site made for this image, mean over the sites; None if it was not recorded.
         stale: share of tokens, at every step, whose group a fresh plan would change; None where no plan was in use.
         drift: distance of the latents from the base's after every step, relative to their norm.
+        features: of the image, by the network of KID, text score and feature distance, projected to 256 numbers, see
+            :mod:`mergekit_diff.experiments.metrics.projection`; empty if no metric asks for them.
         metrics: numbers by the name of their metric; a pairwise metric has none for a base.
     """
 
@@ -68,6 +76,7 @@ class Row:
     plans: float | None = None
     stale: list[float | None] = field(default_factory=list)
     drift: list[float] = field(default_factory=list)
+    features: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -106,11 +115,20 @@ class Row:
             keys |= {name: getattr(self, name) for name in MERGED}
         keys |= {name: getattr(self, name) for name in ("plans", "stale", "drift") if getattr(self, name) not in (None, [])}
         keys |= {name: as_json(value) for name, value in self.metrics.items()}
+        keys |= {"features": self.features} if self.features else {}
         return keys | {name: getattr(self, name) for name in LAST}
 
     def line(self) -> bytes:
         """Its line in the run folder, with the newline."""
         return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+    def feature_vector(self) -> NDArray[np.float64]:
+        """The (256) projected features.
+
+        Raises:
+            ValueError: there are none.
+        """
+        return decode(self.features)
 
     def plan_every(self) -> float | None:
         """Steps that a plan served, None for a base: ``refresh``, unless a schedule made the strategy plan more often."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..metrics import Metric, metrics
 from ..study.config import Primary
-from . import comparison, kept, summary, tables
-from .comparison import Comparison
+from . import comparison, kept, pairing, quality, summary, tables
+from .comparison import BESIDE, Comparison, Scale
 from .folder import RunFolder
 from .row import Row, by_cell, newest
 from .summary import Line
@@ -85,7 +85,45 @@ class Run:
     @cached_property
     def comparisons(self) -> list[Comparison]:
         """Every cell against its control by the primary metric; empty without a primary metric or a control."""
-        return comparison.compare(self.rows, self.primary.metric, self.primary.better) if self.primary else []
+        if self.primary is None:
+            return []
+        return comparison.compare(self.rows, self.scale(self.primary.metric, self.primary.better, self.primary.margin))
+
+    @cached_property
+    def beside(self) -> dict[str, Comparison]:
+        """By cell, the same comparisons by PSNR; empty if it was not measured or is the primary metric."""
+        if self.primary is None or BESIDE == self.primary.metric or BESIDE not in self.metrics:
+            return {}
+        return {one.cell: one for one in comparison.compare(self.rows, self.scale(BESIDE, "higher")) if one.prompts}
+
+    @cached_property
+    def qualities(self) -> dict[str, list[Comparison]]:
+        """By metric of quality, every cell against its base and its control; KID only where rows have features."""
+        kept = any(row.features for row in self.rows)
+        names = [name for name in quality.of_quality(self.study["metrics"]) if name in self.metrics or (kept and name == "kid")]
+        bases = {cell: base for cell in self.cells if (base := self.base_of(cell)) is not None}
+        scales = {name: self.scale(name, metrics()[name].better) for name in names}
+        return {name: quality.quality(self.cells, bases, scale) for name, scale in scales.items()}
+
+    @property
+    def differing(self) -> dict[str, list[str]]:
+        """By cell, what differs from its control besides the swept values; empty for runs that did not record it."""
+        return self.config.get("differing", {})
+
+    def scale(self, metric: str, better: str, margin: float | None = None) -> Scale:
+        """How cells are compared on a metric; for KID, with the features of the study's real images."""
+        return Scale(metric, better, margin, self._real if metric == "kid" else None)
+
+    @cached_property
+    def _real(self) -> Any:  # noqa: ANN401
+        """(m, 256) projected features of the real images; None if they are not here."""
+        from ..metrics.projection import project
+        from ..metrics.reference import features
+
+        try:
+            return project(features("kid", self.study["model"], self.study.get("reference")))
+        except ValueError:
+            return None
 
     @cached_property
     def marks(self) -> dict[str, str]:
@@ -136,7 +174,7 @@ class Run:
     def interval(self, cell: str, metric: str) -> Interval:
         """Mean and 95% interval over the prompts of a cell; NaN if nothing was measured."""
         if (cell, metric) not in self._intervals:
-            self._intervals[cell, metric] = comparison.interval(self.cells[cell], metric)
+            self._intervals[cell, metric] = pairing.interval(self.cells[cell], metric)
         return self._intervals[cell, metric]
 
     def set_value(self, cell: str, metric: str) -> dict[str, Any] | None:

@@ -8,15 +8,17 @@ import numpy as np
 
 from ..metrics import metrics
 from ..study.config import Primary
-from .comparison import RATIO, Comparison
+from .comparison import Comparison
 from .curves import mean_curve
 from .numbers import DASH
+from .pairing import RATIO
 from .row import Row, by_cell
 from .summary import Line
 
 FIDELITY = "Fidelity to the base image of the same prompt and seed"
 SPEED = "Speed on one SD 1.5-sized transformer block (4096 tokens, C=320, batch 2, random weights)"
 VERDICTS = "Against the control, over the same prompts and seeds"
+QUALITY = "Quality, against the base and the control, over the same prompts and seeds"
 OVER_STEPS = {
     "stale": "Share of tokens whose group a fresh plan would change",
     "drift": "Distance of the latents from the base's, relative to their norm",
@@ -49,11 +51,25 @@ def speed_table(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return [head, *[[line["variant"], *[_number(line[key], 2 if key == "ratio" else 1) for key in keys]] for line in lines]]
 
 
-def verdict_table(comparisons: Sequence[Comparison]) -> list[list[str]]:
-    """Heading and a row for every comparison."""
+def verdict_table(comparisons: Sequence[Comparison], beside: Mapping[str, Comparison]) -> list[list[str]]:
+    """Heading and a row for every comparison.
+
+    Args:
+        comparisons: by one metric.
+        beside: by cell, the same comparison by a second metric; may be empty.
+    """
     label = f"{metrics()[comparisons[0].metric].label}: {comparisons[0].by}"
     head = ["cell", "control", label, "95% interval", "p (Holm)", "visible from", "verdict", "prompts", "n"]
-    return [head, *[_verdict_row(one) for one in comparisons]]
+    if not beside:
+        return [head, *[_verdict_row(one) for one in comparisons]]
+    second = next(iter(beside.values())).metric
+    head += [f"{metrics()[second].label} {metrics()[second].unit}: difference", "verdict by it"]
+    return [head, *[[*_verdict_row(one), *_beside(beside.get(one.cell))] for one in comparisons]]
+
+
+def show_p(one: Comparison) -> str:
+    """The corrected p of a comparison, as a bound where the test can give no smaller one."""
+    return DASH if math.isnan(one.p_holm) else f"{'< ' * one.least}{one.p_holm:.4f}"
 
 
 def steps_table(rows: Sequence[Row], column: str) -> list[list[str]]:
@@ -101,9 +117,24 @@ def _fidelity_row(line: Line, names: Sequence[str]) -> list[str]:
 def _verdict_row(one: Comparison) -> list[str]:
     digits = ".2f" if one.by == RATIO else "+.4f"
     between = f"[{one.low:{digits}}, {one.high:{digits}}]"
-    p = DASH if math.isnan(one.p_holm) else f"{one.p_holm:.4f}"
     visible = DASH if math.isnan(one.visible) else f"{one.visible:{digits}}"
-    return [one.cell, one.against, f"{one.effect:{digits}}", between, p, visible, one.verdict, str(one.prompts), str(one.n)]
+    return [
+        one.cell,
+        one.against,
+        f"{one.effect:{digits}}",
+        between,
+        show_p(one),
+        visible,
+        one.verdict,
+        str(one.prompts),
+        str(one.n),
+    ]
+
+
+def _beside(one: Comparison | None) -> list[str]:
+    if one is None or not math.isfinite(one.effect):
+        return [DASH, DASH]
+    return [f"{one.effect:+.2f} [{one.low:+.2f}, {one.high:+.2f}]", one.verdict]
 
 
 def _number(value: Any, digits: int) -> str:  # noqa: ANN401

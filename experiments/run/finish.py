@@ -8,7 +8,8 @@ import numpy as np
 
 from ..files import write_atomically
 from ..metrics import metrics
-from ..results import comparison, summary, tables
+from ..results import summary, tables
+from ..results.answer import answer, caveats
 from ..results.run import Run
 from ..study.config import Study
 from ..study.sweep import Cell
@@ -96,9 +97,14 @@ def _show(run: Run) -> None:
     for note in tables.notes(run.lines.values()):
         print(note)
     if run.comparisons:
-        show_table(tables.VERDICTS, tables.verdict_table(run.comparisons))
+        show_table(tables.VERDICTS, tables.verdict_table(run.comparisons, run.beside))
+    for comparisons in run.qualities.values():
+        if comparisons:
+            show_table(tables.QUALITY, tables.verdict_table(comparisons, {}))
     if run.primary is not None:
-        print(comparison.answer(run.comparisons))
+        print(answer(run.comparisons))
+        for line in caveats(run.comparisons, run.beside, run.differing):
+            print(line)
     if run.speed:
         show_table(tables.SPEED, tables.speed_table(run.speed))
     print(f"report: {write_report(run)}")

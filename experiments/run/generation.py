@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ..files import write_atomically
-from ..metrics import metrics
+from ..metrics import BY_FEATURES, features_of, metrics
 from ..models import task_of
 from ..results.folder import RunFolder
 from ..results.row import Row
@@ -68,7 +68,8 @@ class Generation:
         """Measure the saved 8-bit images, so that anyone can measure again."""
         task = task_of(job.cell.study.model)
         image, base = (task.read(self.folder.path / each.image) for each in (job, job.of_base()))
-        return measure(self.names, image, base if job.base != job.id else None, job.prompt)
+        kept = {"features": features_of(image)} if set(BY_FEATURES) & set(self.names) else {}
+        return measure(self.names, image, base if job.base != job.id else None, job.prompt) | kept
 
     def _keep_maps(self, job: Job, result: Result) -> None:
         """The merge maps of the first image of every cell."""

@@ -34,6 +34,7 @@ class Primary:
 
     metric: str
     better: str = "lower"
+    margin: float | None = None
 
 
 @dataclass

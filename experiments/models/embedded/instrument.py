@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from ...results.comparison import DIFFERENCE, RATIO, differences, interval
 from ...results.inference import detectable
+from ...results.pairing import DIFFERENCE, RATIO, differences, interval
 from ...results.row import Row, by_cell
 from ...results.run import Run
 from ...run.runner import run
