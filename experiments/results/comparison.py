@@ -6,7 +6,6 @@ What one observation is, and why distances are compared by ratio, is said in :mo
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from ..metrics import metrics
 from .inference import bootstrap, detectable, holm, least_p, sign_flip
 from .pairing import DIFFERENCE, RATIO, differences, pairs
 from .row import REPEAT, Row, by_cell
-from .set_pairing import kid_difference, why_not
+from .set_pairing import Array, kid_difference, why_not
 
 BETTER, WORSE, SAME = "better", "worse", "the same within the margin"
 UNSURE, NOT_COMPARABLE, AGAIN = "can't tell at this n", "not comparable", "the same cell again"
@@ -92,7 +91,7 @@ class Scale:
     metric: str
     better: str
     margin: float | None = None
-    reference: Any = None
+    reference: Array | None = None
 
     @property
     def by(self) -> str:
@@ -138,9 +137,9 @@ def paired(cells: Mapping[str, Sequence[Row]], names: Sequence[tuple[str, str]],
 
 
 def _comparison(cell: Sequence[Row], control: Sequence[Row], scale: Scale) -> Comparison:
-    nothing = Comparison(
-        *(cell[0].cell, control[0].cell, scale.metric, scale.by, len(pairs(cell, control)), 0), *[math.nan] * 6, ""
-    )
+    names = {"cell": cell[0].cell, "against": control[0].cell, "metric": scale.metric, "by": scale.by}
+    none = dict.fromkeys(("effect", "low", "high", "p", "p_holm", "visible"), math.nan)
+    nothing = Comparison(**names, **none, n=len(pairs(cell, control)), prompts=0, verdict="")
     return _of_sets(nothing, cell, control, scale) if scale.of_sets else _of_images(nothing, cell, control, scale)
 
 
@@ -159,7 +158,7 @@ def _of_images(empty: Comparison, cell: Sequence[Row], control: Sequence[Row], s
 
 
 def _of_sets(empty: Comparison, cell: Sequence[Row], control: Sequence[Row], scale: Scale) -> Comparison:
-    reason = "no real images to compare with" if scale.reference is None else why_not(cell, control)
+    reason = why_not(cell, control, scale.reference)
     if reason:
         return replace(empty, verdict=f"{NOT_COMPARABLE}: {reason}")
     found = kid_difference(cell, control, scale.reference)

@@ -2,7 +2,8 @@
 
 The distance of a set to real images depends most on which prompts it shows. A cell and its control show the same ones, so their
 difference is far better known than either distance: prompts are resampled for both at once, and the test swaps the two images
-of a prompt.
+of a prompt. The features are those that rows keep, projected: on the quickstart's images, differences from the base had the order
+of those of whole features, and 0.8 times their size in the two worst cells.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,7 +42,7 @@ class SetDifference:
         return float(low), float(high)
 
 
-def kid_difference(cell: Sequence[Row], control: Sequence[Row], reference: Array) -> SetDifference:
+def kid_difference(cell: Sequence[Row], control: Sequence[Row], reference: Array | None) -> SetDifference:
     """Compare the kernel distances of two cells (:func:`mergekit_diff.experiments.metrics.sets.kid`) on the features in rows.
 
     Args:
@@ -52,8 +53,8 @@ def kid_difference(cell: Sequence[Row], control: Sequence[Row], reference: Array
     Raises:
         ValueError: :func:`why_not` has a reason.
     """
-    reason = why_not(cell, control)
-    if reason:
+    reason = why_not(cell, control, reference)
+    if reason or reference is None:
         raise ValueError(reason)
     both = _common(cell, control)
     common = list(both)
@@ -70,8 +71,10 @@ def kid_difference(cell: Sequence[Row], control: Sequence[Row], reference: Array
     return SetDifference(len(prompts), effect, kernels.difference(counts, np.zeros_like(counts)), p)
 
 
-def why_not(cell: Iterable[Row], control: Iterable[Row]) -> str:
+def why_not(cell: Iterable[Row], control: Iterable[Row], reference: Array | None) -> str:
     """Why two sets cannot be compared; empty if they can."""
+    if reference is None:
+        return "no real images to compare with"
     both = _common(cell, control)
     prompts = {prompt for prompt, _ in both}
     if len(prompts) < 2:
