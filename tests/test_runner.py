@@ -11,9 +11,12 @@ from tiny import tiny_pipeline
 
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.files import write_atomically
+from mergekit_diff.experiments.metrics.feature import single
+from mergekit_diff.experiments.metrics.projection import project
 from mergekit_diff.experiments.results.folder import RunFolder
 from mergekit_diff.experiments.run.generation import Generation
 from mergekit_diff.experiments.study import jobs
+from mergekit_diff.experiments.tasks import PICTURE
 
 STUDY = {
     "prompts": ["a <noto> apple", "a flat ../../cat"],
@@ -255,3 +258,17 @@ def test_a_device_that_is_not_there_is_said_before_a_weight_is_loaded(words, fol
 def merged_pictures(folder):
     rows = [row for row in folder.rows().values() if row.cell != "base"]
     return {row.job: (row.tokens_after, (folder.path / row.image).read_bytes()) for row in rows}
+
+
+def test_rows_keep_the_features_of_their_image_if_a_metric_reads_them(words, folder):
+    assert main([*words, "metrics=[psnr,feature]"]) == 0
+    rows = list(folder.rows().values())
+    assert len(rows) == JOBS
+    for row in rows:
+        features = single(PICTURE.read(folder.path / row.image))
+        assert row.feature_vector() == pytest.approx(project(features), rel=2e-3, abs=1e-4)  # half precision
+
+
+def test_rows_keep_no_features_that_nothing_reads(words, folder):
+    assert main(words) == 0
+    assert not any(row.features for row in folder.rows().values())
