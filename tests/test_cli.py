@@ -75,7 +75,7 @@ BAD = {
     "empty prompt file": (["run", "quickstart", "prompts=empty.txt"], "empty.txt"),
     "model": (["run", "quickstart", "model=emojy"], "emoji"),
     "folder without a model": (["run", "quickstart", "model=."], "model_index.json"),
-    "corrupt model folder": (["run", "quickstart", "model=corrupt"], "corrupt"),
+    "corrupt model folder": (["run", "quickstart", "model=corrupt"], "expected safetensors in corrupt"),
     "output under a file": (["run", "quickstart", "model=whole", "out=empty.txt/run"], "empty.txt"),
     "same cell twice": (["run", "quickstart", "sweep={strategy.ratio: {values: [0.5, 0.5]}}"], "same"),
     "control without a counterpart": (

@@ -23,7 +23,7 @@ def test_tables_replace_the_old_ones_again_and_again(folder, tmp_path):
         assert mine == "\n\n| a |\n|---|\n| \\1 |\n\n<!-- end -->\ny\n"
 
 
-@pytest.mark.parametrize(("content", "hint"), [("no markers", "tables of mine"), (None, "is not a file")])
+@pytest.mark.parametrize(("content", "hint"), [("no markers", "tables of mine"), (None, "expected a text file")])
 def test_a_text_without_markers_is_refused_and_left_alone(content, hint, folder, tmp_path):
     text = tmp_path / "README.md"
     if content is not None:

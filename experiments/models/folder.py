@@ -16,10 +16,10 @@ def check_folder(folder: Path) -> None:
     except OSError:
         raise ValueError(f"expected a pipeline folder, got {folder}, which has no model_index.json") from None
     except ValueError as error:
-        raise ValueError(f"{folder} is corrupt: model_index.json is not JSON ({one_line(error)})") from None
+        raise ValueError(f"expected JSON in {index}, got {one_line(error)}") from None
     for part, kind in parts.items():
         if isinstance(kind, list) and kind[0] is not None and not (folder / part).is_dir():
-            raise ValueError(f"{folder} is corrupt: {part}/ is missing")
+            raise ValueError(f"expected {part}/ in {folder}, as model_index.json says; got none")
     _check_weights(folder)
 
 
@@ -40,4 +40,4 @@ def _check_weights(folder: Path) -> None:
             with safe_open(file, framework="numpy"):
                 pass
         except Exception as error:
-            raise ValueError(f"{folder} is corrupt: {file.relative_to(folder)}: {one_line(error)}") from None
+            raise ValueError(f"expected safetensors in {file}, got {one_line(error)}") from None

@@ -111,7 +111,7 @@ class RunFolder:
         except yaml.YAMLError:
             config = None
         if not isinstance(config, dict) or "study" not in config:
-            raise ValueError(f"{path} is corrupt")
+            raise ValueError(f"expected YAML with a 'study' in {path}, got something else")
         return config
 
     def gates(self) -> dict[str, Any]:

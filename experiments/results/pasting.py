@@ -16,9 +16,9 @@ def paste_tables(folder: Path, text: Path) -> Path:
     """
     tables, name = folder / "tables.md", folder.absolute().name
     if not tables.is_file():
-        raise ValueError(f"{folder} has no tables.md: the run is not finished")
+        raise ValueError(f"expected a finished run in {folder}, got one without tables.md")
     if not text.is_file():
-        raise ValueError(f"{text} is not a file")
+        raise ValueError(f"expected a text file, got {text}")
     begin, end = f"<!-- tables of {name} -->", "<!-- end -->"
     place = re.compile(rf"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
     old = text.read_text(encoding="utf-8")
