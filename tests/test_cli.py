@@ -90,6 +90,10 @@ BAD = {
     "overridden sweep": (["run", "quickstart", "strategy.ratio=0.3"], "sweep"),
     "control that is no cell": (["run", "quickstart", "control={strategy.ratio: 0.9}"], "control"),
     "no devices": (["run", "quickstart", "devices=0"], "devices"),
+    "devices in words": (
+        ["run", "quickstart", "devices=many"],
+        "devices: expected a whole number of at least 1, or auto; got 'many'",
+    ),
     "metric of sets as primary": (["run", "quickstart", "metrics=[psnr, kid]", "primary={metric: kid}"], "psnr"),
     "caption of no emoji": (["run", "quickstart", "metrics=[text]", "prompts=[a spaceship at dawn]"], "caption"),
     "probe": (["run", "quickstart", "probes=[stalenes]"], "staleness"),

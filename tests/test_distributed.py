@@ -11,10 +11,12 @@ import sys
 import time
 
 import pytest
+import torch
 import yaml
 from tiny import tiny_pipeline
 
 from mergekit_diff.experiments.cli import main
+from mergekit_diff.experiments.models import devices
 from mergekit_diff.experiments.results.folder import RunFolder
 from mergekit_diff.experiments.run import distributed  # noqa: F401  before a fork, so that no child has to
 
@@ -176,3 +178,23 @@ if os.environ.get("RANK") == os.environ["DYING_RANK"]:
         os.kill(os.getpid(), signal.SIGKILL)
     threading.Thread(target=die, daemon=True).start()
 """
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (64, 4)])
+def test_auto_is_a_process_for_every_core_but_few_in_all(monkeypatch, cores, expected):
+    monkeypatch.setattr(devices, "_cores", lambda: cores)
+    assert devices.processes("cpu", "auto") == expected and devices.processes("cpu", 7) == 7
+    assert devices.processes("mps", "auto") == 1
+
+
+@pytest.mark.parametrize(("count", "threads", "inside"), [(1, None, 3), (2, None, 4), (2, 3, 3), (16, None, 1)])
+def test_processes_share_the_cores_and_the_last_one_gets_them_back(monkeypatch, count, threads, inside):
+    monkeypatch.setattr(devices, "_cores", lambda: 8)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with devices.shared_cores("cpu", count, threads):
+            assert torch.get_num_threads() == inside
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -1,7 +1,7 @@
 """Models by name, folder or hub id: which there are, loading them, and the devices that they run on."""
 
 from .catalog import MODELS, Model, check_model, identity, task_of
-from .devices import check_device, resolve_device, use_threads
+from .devices import check_device, processes, resolve_device, shared_cores, use_threads
 from .loading import SCHEDULERS, load_pipeline, set_scheduler
 
 __all__ = [
@@ -12,8 +12,10 @@ __all__ = [
     "check_model",
     "identity",
     "load_pipeline",
+    "processes",
     "resolve_device",
     "set_scheduler",
+    "shared_cores",
     "task_of",
     "use_threads",
 ]

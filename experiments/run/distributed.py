@@ -20,7 +20,7 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
-from ..models import resolve_device
+from ..models import resolve_device, shared_cores
 from ..study.config import Study
 from ..study.jobs import Job, units
 from ..terminal import progress_bar
@@ -143,7 +143,7 @@ def do_jobs(generation: Generation, todo: Sequence[Job], study: Study) -> tuple[
         Why some failed, and whether this process was terminated or has lost another one.
     """
     writer, lost = Writer(), False
-    with _interruptible(), _quiet():
+    with _interruptible(), _quiet(), shared_cores(study.device, study.devices, study.threads):
         trainer = _trainer(study, writer)
         try:
             trainer.predict(Worker(generation, todo), return_predictions=False)

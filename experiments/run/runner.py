@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from mergekit_diff import attach
 
 from ..files import check_writable
 from ..metrics import check_available
-from ..models import check_device, check_model, identity, load_pipeline, use_threads
+from ..models import check_device, check_model, identity, load_pipeline, processes, use_threads
 from ..results.folder import RunFolder
 from ..results.run import Run
 from ..study.config import Study
@@ -37,6 +38,7 @@ def run(study: Study, command: list[str], fresh: bool = False) -> int:
     Raises:
         ValueError: the input is wrong; nothing was written.
     """
+    study = replace(study, devices=processes(study.device, study.devices))
     planned, folder = cells(study), RunFolder(Path(study.out))
     check_model(study.model)
     check_metrics(study)

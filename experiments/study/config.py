@@ -71,7 +71,7 @@ class Study:
     costs: bool = True
     speed: bool = False
     wandb: Wandb = field(default_factory=Wandb)
-    devices: int = 1
+    devices: Any = 1
     num_nodes: int = 1
     device: str = "auto"
     dtype: str = "float32"
@@ -99,10 +99,12 @@ def check(study: Study) -> Study:
     Raises:
         ValueError: a value is out of range or names something unknown; the message is one line.
     """
-    for name, least in (("seeds", 1), ("steps", 1), ("threads", 1), ("sweep_count", 1), ("devices", 1), ("num_nodes", 1)):
+    for name, least in (("seeds", 1), ("steps", 1), ("threads", 1), ("sweep_count", 1), ("num_nodes", 1)):
         value = getattr(study, name)
         if value is not None and value < least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if study.devices != "auto" and (type(study.devices) is not int or study.devices < 1):
+        raise ValueError(f"devices: expected a whole number of at least 1, or auto; got {study.devices!r}")
     if not (math.isfinite(study.guidance) and study.guidance >= 0):
         raise ValueError(f"guidance: expected a number of at least 0, got {study.guidance}")
     _check_names(study)
