@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ..models import set_scheduler, task_of
-from ..study.sweep import Cell
+from ..study.cell import Cell
 
 Watch = Callable[[], list[RemovableHandle]]
 """Attaches hooks that only watch, after those of the session, and returns them to be removed."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..bench.instruments import Operations, Parts
-from ..study.sweep import Cell
+from ..study.cell import Cell
 from .call import scheduled
 from .result import make_result
 

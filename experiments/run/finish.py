@@ -11,8 +11,8 @@ from ..metrics import metrics
 from ..results import summary, tables
 from ..results.answer import answer, caveats
 from ..results.run import Run
+from ..study.cell import Cell
 from ..study.config import Study
-from ..study.sweep import Cell
 from ..terminal import show_table
 
 

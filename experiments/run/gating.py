@@ -10,7 +10,7 @@ from typing import Any
 
 from mergekit_diff import merging
 
-from ..study.sweep import Cell
+from ..study.cell import Cell
 from .call import call_pipeline, scheduled
 
 Gates = Mapping[str, Mapping[str, Any]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from mergekit_diff import MergeReport, MergeSession, merging
 
-from ..study.sweep import Cell
+from ..study.cell import Cell
 from .call import Steps, Watch, call_pipeline
 from .staleness import Staleness
 

@@ -13,9 +13,10 @@ from ..metrics import check_available
 from ..models import check_device, check_model, identity, load_pipeline, processes, use_threads
 from ..results.folder import RunFolder
 from ..results.run import Run
+from ..study.cell import Cell
 from ..study.config import Study
 from ..study.jobs import Job, jobs
-from ..study.sweep import Cell, cells
+from ..study.sweep import cells
 from ..terminal import complain
 from .finish import finish
 from .gating import Gates, decide, gated

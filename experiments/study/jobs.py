@@ -9,7 +9,7 @@ from typing import Any
 from mergekit_diff.sources import library, sources
 
 from ..models import task_of
-from .sweep import Cell
+from .cell import Cell
 
 
 @dataclass(frozen=True)

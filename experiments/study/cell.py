@@ -1,0 +1,42 @@
+"""A cell: one way to make the images of a study."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mergekit_diff import MergeStrategy
+
+from .config import Study
+from .labels import label
+from .specs import IMAGE
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way to make the images of a study.
+
+    Args:
+        name: what tables call it.
+        study: the study with the swept values filled in.
+        strategy: None for a base, which merges nothing.
+        merging: the options of ``merging``, with the strategy's own defaults filled in.
+        is_control: whether others are compared with it, besides the base.
+        values: all swept values, under dotted keys.
+        against: the name of the control that this cell is compared with: it has the same swept values except the control's own.
+    """
+
+    name: str
+    study: Study
+    strategy: MergeStrategy | None = None
+    merging: dict[str, Any] | None = None
+    is_control: bool = False
+    values: dict[str, Any] = field(default_factory=dict)
+    against: str | None = None
+
+    def image_settings(self) -> dict[str, Any]:
+        """What decides the image apart from merging, prompt and seed."""
+        return {key: getattr(self.study, key) for key in (*IMAGE, "dtype", "device")}
+
+    def base(self) -> "Cell":
+        """The same without merging."""
+        swept = {key: value for key, value in self.values.items() if key in IMAGE}
+        return Cell("base" + (f" ({label(swept)})" if swept else ""), self.study, values=swept)
