@@ -32,9 +32,10 @@ class Row:
         against: name of the control that the cell is compared with; None for a base, a control, or a study without a control.
         values: the swept values of the cell, under dotted keys such as "strategy.ratio".
         prompt: text that the image was generated from.
-        seed: of its noise, from 0.
+        seed: number of the image among those of its prompt, from 0; the two decide its noise.
         strategy: repr of the strategy, "base" for a base.
-        merging: the options of ``merging``, every default filled in; None for a base.
+        merging: the options of ``merging``, every default filled in, with the study's seed, which is mixed with prompt and seed;
+            None for a base.
         image: path of the PNG file, relative to the run folder.
         made_by: by metric, the network that computed the number.
         seconds: time of the whole pipeline call.

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..models import set_scheduler, task_of
 from ..study.cell import Cell
+from ..study.seeds import noise_seed
 
 Watch = Callable[[], list[RemovableHandle]]
 """Attaches hooks that only watch, after those of the session, and returns them to be removed."""
@@ -61,7 +62,7 @@ def call_pipeline(
         pipe: the pipeline; it has the cell's scheduler already.
         cell: whose study has the settings.
         prompt: of the output.
-        seed: of its noise.
+        seed: number of the output among those of its prompt; the two decide its initial noise.
         steps: filled while the pipeline runs.
         watch: attaches further hooks for this call.
     """
@@ -73,7 +74,7 @@ def call_pipeline(
         return task_of(cell.study.model).generate(
             pipe,
             prompt,
-            seed,
+            noise_seed(prompt, seed),
             steps=cell.study.steps,
             guidance=cell.study.guidance,
             size=cell.study.height_and_width(),

@@ -11,6 +11,7 @@ from typing import Any
 from mergekit_diff import merging
 
 from ..study.cell import Cell
+from ..study.seeds import for_image
 from .call import call_pipeline, scheduled
 
 Gates = Mapping[str, Mapping[str, Any]]
@@ -35,9 +36,10 @@ def gated(cell: Cell, gates: Gates) -> Cell:
 
 
 def _decide(pipe: Any, cell: Cell) -> dict[str, Any]:  # noqa: ANN401
-    one_step = replace(cell, study=replace(cell.study, steps=1))
+    assert cell.merging is not None  # a base has no gate
+    one_step, prompt = replace(cell, study=replace(cell.study, steps=1)), cell.study.prompts[0]
     with warnings.catch_warnings(), scheduled(pipe, cell):
         warnings.filterwarnings("ignore", message="no token was merged")
-        with merging(pipe, cell.strategy, **(cell.merging or {})) as session:
-            call_pipeline(pipe, one_step, cell.study.prompts[0], 0)
+        with merging(pipe, cell.strategy, **for_image(cell.merging, prompt, 0)) as session:
+            call_pipeline(pipe, one_step, prompt, 0)
         return session.gates()

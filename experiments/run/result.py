@@ -10,6 +10,7 @@ from typing import Any
 from mergekit_diff import MergeReport, MergeSession, merging
 
 from ..study.cell import Cell
+from ..study.seeds import for_image
 from .call import Steps, Watch, call_pipeline
 from .staleness import Staleness
 
@@ -39,10 +40,10 @@ def make_result(pipe: Any, cell: Cell, prompt: str, seed: int, watch: Watch | No
     Raises:
         RuntimeError: the cell's strategy asked for merging and no token was merged.
     """
-    steps = Steps()
+    steps, options = Steps(), None if cell.merging is None else for_image(cell.merging, prompt, seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no token was merged")  # checked below, where the requested ratio is known
-        with nullcontext() if cell.strategy is None else merging(pipe, cell.strategy, **(cell.merging or {})) as session:
+        with nullcontext() if options is None else merging(pipe, cell.strategy, **options) as session:
             probe = Staleness(session) if session is not None and "staleness" in cell.study.probes else None
             output = call_pipeline(pipe, cell, prompt, seed, steps, watch)
     if session is None:

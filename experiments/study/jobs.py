@@ -10,6 +10,7 @@ from mergekit_diff.sources import library, sources
 
 from ..models import task_of
 from .cell import Cell
+from .seeds import merging_seed, noise_seed
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Job:
         base: id of the image that it is compared with; its own for a base.
         cell: how it is made.
         prompt: of the image.
-        seed: of its noise.
+        seed: number of the image among those of its prompt.
     """
 
     id: str
@@ -90,11 +91,12 @@ def job_id(cell: Cell, model: str, prompt: str, seed: int) -> str:
     decides = {
         "model": model,
         "prompt": prompt,
-        "seed": seed,
+        "noise": noise_seed(prompt, seed),
         **cell.image_settings(),
         "strategy": repr(cell.strategy),
         "source": [hashlib.sha256(text.encode()).hexdigest() for text in sources(cell.strategy)],
         "library": None if cell.strategy is None else library(),
         "merging": cell.merging,
+        "merging noise": None if cell.merging is None else merging_seed(cell.merging["seed"], prompt, seed),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
