@@ -2,6 +2,7 @@
 
 import pytest
 
+from mergekit_diff.experiments.study.config import Primary
 from mergekit_diff.experiments.study.loading import STUDIES, build, find_study, load_study, put
 from mergekit_diff.experiments.study.sweep import cells
 
@@ -81,6 +82,12 @@ def test_a_swept_mapping_may_change_a_part_inside(study_file):
     made = cells(load_study(study_file, words))
     assert [cell.strategy.window.name for cell in made] == ["fixed", "by-stage"]
     assert made[0].name == "window=fixed(size=2)"
+
+
+def test_a_margin_is_a_factor_for_ratios_and_an_amount_for_differences():
+    for metric, margin in (("feature", 1.1), ("psnr", 0.5), ("kid", 0.002)):
+        study = build({"metrics": ["feature", "psnr", "kid"], "primary": {"metric": metric, "margin": margin}})
+        assert study.primary == Primary(metric, "lower", margin)
 
 
 def test_prompts_are_plain_text():

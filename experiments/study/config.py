@@ -30,7 +30,14 @@ class Merging:
 
 @dataclass
 class Primary:
-    """The metric that decides, named before the run."""
+    """The metric that decides, named before the run.
+
+    Args:
+        metric: one of the study's, of images or of sets.
+        better: "lower" or "higher".
+        margin: how much counts as no difference that matters: a factor above 1 where the metric is compared by ratio, else an
+            amount above 0 in its unit. Whether two cells are equivalent can be decided only if it is stated before the run.
+    """
 
     metric: str
     better: str = "lower"
@@ -108,6 +115,7 @@ def check(study: Study) -> Study:
     if not (math.isfinite(study.guidance) and study.guidance >= 0):
         raise ValueError(f"guidance: expected a number of at least 0, got {study.guidance}")
     _check_names(study)
+    _check_margin(study.primary)
     _check_task(study.metrics, task_of(study.model))
     _check_size(study.size)
     return study
@@ -121,11 +129,19 @@ def _check_names(study: Study) -> None:
     choices += [("scheduler", study.scheduler, SCHEDULERS)] if study.scheduler is not None else []
     choices += [("wandb.mode", study.wandb.mode, ("offline", "disabled", "online"))]
     if study.primary is not None:
-        per_image = [name for name, metric in metrics().items() if name in study.metrics and metric.of != "set"]
-        choices += [("primary.metric", study.primary.metric, per_image)]
+        choices += [("primary.metric", study.primary.metric, study.metrics)]
         choices += [("primary.better", study.primary.better, ("lower", "higher"))]
     for what, value, possible in choices:
         one_of(value, possible, what)
+
+
+def _check_margin(primary: Primary | None) -> None:
+    if primary is None or primary.margin is None:
+        return
+    by, margin = metrics()[primary.metric].by, primary.margin
+    wanted, least = ("a factor above 1", 1) if by == "ratio" else ("a number above 0", 0)
+    if not (math.isfinite(margin) and margin > least):
+        raise ValueError(f"primary.margin: expected {wanted}, since {primary.metric} is compared by {by}, got {margin}")
 
 
 def _check_task(names: list[str], task: Task) -> None:
