@@ -100,6 +100,13 @@ BAD = {
     "margin without end": (["run", "quickstart", "primary={metric: psnr, margin: .inf}"], "got inf"),
     "margin in words": (["run", "quickstart", "primary={metric: psnr, margin: small}"], "expected a number, got 'small'"),
     "margin of false": (["run", "quickstart", "primary={metric: feature, margin: true}"], "got"),
+    "control in a word": (["run", "quickstart", "control=bsae"], "or 'base', got 'bsae'"),
+    "fidelity against the base": (
+        ["run", "quickstart", "metrics=[psnr, text]", "primary={metric: psnr}", "control=base"],
+        "a primary metric of quality with control 'base' (text, clip, kid, fid), got psnr",
+    ),
+    "base without a primary": (["run", "quickstart", "control=base"], "got none"),
+    "repeat in words": (["run", "quickstart", "repeat=often"], "repeat: expected true or false, got 'often'"),
     "caption of no emoji": (["run", "quickstart", "metrics=[text]", "prompts=[a spaceship at dawn]"], "caption"),
     "probe": (["run", "quickstart", "probes=[stalenes]"], "staleness"),
     "study file that is no mapping": (["run", "list.yaml"], "mapping"),

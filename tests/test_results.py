@@ -125,7 +125,7 @@ def test_a_broken_image_is_named_by_the_report_and_made_again_by_the_run(damage,
     monkeypatch.setattr(Generation, "make", lambda self, job: again.append(job.id) or make(self, job))
     assert main(words) == 0
     assert file.read_bytes() == whole and set(again) <= {row.job, row.base}
-    assert len(folder.results.read_text().splitlines()) == len(folder.rows()) == 8
+    assert len(folder.results.read_text().splitlines()) == len(folder.rows()) == 10
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.9, 0.999])

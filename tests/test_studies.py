@@ -38,7 +38,7 @@ def test_a_study_says_what_it_asks_and_every_other_cell_has_a_control(name):
     assert isinstance(study.primary, Primary) and study.primary.metric in study.metrics
     planned = cells(study)
     controls = {cell.name for cell in planned if cell.is_control}
-    assert controls and all(cell.against in controls for cell in planned if not cell.is_control)
+    assert controls and all(cell.against in controls for cell in planned if cell.role == "cell")
     assert all(cell.merging["levels"] for cell in planned), "strategies' own levels differ"
 
 
@@ -71,6 +71,7 @@ def test_cells_are_compared_with_the_control_of_their_own_ratio():
         "retom, ratio=0.5": "tomesd, ratio=0.5",
         "tomesd, ratio=0.25": None,
         "tomesd, ratio=0.5": None,
+        "tomesd, ratio=0.25 again": "tomesd, ratio=0.25",
     }
 
 

@@ -28,8 +28,9 @@ class Row:
         job: 16 hex digits, a hash of all that decides the image.
         base: job of the image without merging that this one is compared with; its own for a base.
         cell: name of the cell of the study.
-        role: "base", "control", "cell", or "repeat" for a control or a random cell again, with another merging seed.
-        against: name of the control that the cell is compared with; None for a base, a control, or a study without a control.
+        role: "base", "control", "cell" or "repeat": the control, or a random cell, with another merging seed.
+        against: name of the cell that this one is compared with: its control, the base where quality is compared with it, or
+            the cell that it repeats; None for a base, a control, or a study without a control.
         values: the swept values of the cell, under dotted keys such as "strategy.ratio".
         prompt: text that the image was generated from.
         seed: number of the image among those of its prompt, from 0; the two decide its noise.

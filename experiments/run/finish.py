@@ -86,7 +86,8 @@ def _measure_speed(run: Run, planned: Sequence[Cell]) -> None:
         return
     from ..bench import block_table
 
-    strategies = {cell.name: (cell.strategy, cell.merging["roles"][0]) for cell in planned if cell.strategy and cell.merging}
+    timed = [cell for cell in planned if not cell.is_repeat]
+    strategies = {cell.name: (cell.strategy, cell.merging["roles"][0]) for cell in timed if cell.strategy and cell.merging}
     summary.write_csv(path, block_table(strategies))
 
 

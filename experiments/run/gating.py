@@ -19,20 +19,26 @@ Gates = Mapping[str, Mapping[str, Any]]
 
 
 def decide(pipe: Any, planned: Sequence[Cell], known: Gates) -> Gates:  # noqa: ANN401
-    """The known decisions, and new ones for cells with ``gate: auto`` that have none.
+    """The known decisions, and new ones for cells with ``gate: auto`` that have none; a repeat takes those of its cell.
 
     Args:
         pipe: the pipeline.
         planned: the cells of a study.
         known: decisions of an earlier part of the run.
     """
-    new = [cell for cell in planned if (cell.merging or {}).get("gate") == "auto" and cell.name not in known]
-    return {**known, **{cell.name: _decide(pipe, cell) for cell in new}}
+    asked = [cell for cell in planned if (cell.merging or {}).get("gate") == "auto" and not cell.is_repeat]
+    return {**known, **{cell.name: _decide(pipe, cell) for cell in asked if cell.name not in known}}
 
 
 def gated(cell: Cell, gates: Gates) -> Cell:
     """The cell with its decisions in place of ``auto``, if it has any."""
-    return replace(cell, merging={**(cell.merging or {}), "gate": gates[cell.name]}) if cell.name in gates else cell
+    decisions = gates.get(_decided_as(cell))
+    return cell if decisions is None else replace(cell, merging={**(cell.merging or {}), "gate": decisions})
+
+
+def _decided_as(cell: Cell) -> str:
+    """Name of the cell whose decisions apply: a repeat must differ from its cell by the noise of merging alone."""
+    return cell.against if cell.is_repeat and cell.against else cell.name
 
 
 def _decide(pipe: Any, cell: Cell) -> dict[str, Any]:  # noqa: ANN401

@@ -29,7 +29,7 @@ def single_study(prompt: str, overrides: Iterable[str]) -> Study:
         ValueError: a wrong word, or one that makes no sense for a single image.
     """
     study = build(override({"prompts": [prompt], "out": OUT}, overrides))
-    study = replace(study, metrics=tables.per_image(study.metrics))
+    study = replace(study, metrics=tables.per_image(study.metrics), repeat=False)
     if study.sweep or study.seeds != 1 or study.prompts != [prompt]:
         raise ValueError("generate makes one image: expected no prompts, seeds or sweep; use run for more")
     return study

@@ -20,8 +20,10 @@ class Cell:
         strategy: None for a base, which merges nothing.
         merging: the options of ``merging``, with the strategy's own defaults filled in.
         is_control: whether others are compared with it, besides the base.
+        is_repeat: whether it repeats another cell with another merging seed.
         values: all swept values, under dotted keys.
-        against: the name of the control that this cell is compared with: it has the same swept values except the control's own.
+        against: the name of the cell that this one is compared with: the control that has the same swept values except the
+            control's own, the base in a study that compares quality with it, or the cell that it repeats.
     """
 
     name: str
@@ -29,8 +31,14 @@ class Cell:
     strategy: MergeStrategy | None = None
     merging: dict[str, Any] | None = None
     is_control: bool = False
+    is_repeat: bool = False
     values: dict[str, Any] = field(default_factory=dict)
     against: str | None = None
+
+    @property
+    def role(self) -> str:
+        """What rows call it: "base", "control", "repeat" or "cell"."""
+        return "base" if self.strategy is None else "control" if self.is_control else "repeat" if self.is_repeat else "cell"
 
     def image_settings(self) -> dict[str, Any]:
         """What decides the image apart from merging, prompt and seed."""

@@ -13,6 +13,8 @@ from ..tasks import Task
 PROBES = ("staleness",)
 DTYPES = ("float32", "float16", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+BASE = "base"
+"""The control of a study that compares the quality of its cells with the base's."""
 
 
 @dataclass
@@ -56,7 +58,10 @@ class Wandb:
 class Study:
     """One question and everything that decides its images. ``prompts``, ``sweep`` and ``control`` are plain data.
 
-    ``build`` in :mod:`.loading` fills in the metrics of the model's task where none are named.
+    ``control`` has the swept values of the cell that others are compared with. ``base`` compares them with the base, by a
+    primary metric of quality, which is also what a study with such a metric and no control does. ``repeat`` adds a cell to a
+    study with a control: the control, or a random cell, with another merging seed. ``build`` in :mod:`.loading` fills in the
+    metrics of the model's task where none are named.
     """
 
     question: str = ""
@@ -72,6 +77,7 @@ class Study:
     sweep_method: str = "grid"
     sweep_count: int | None = None
     control: Any = field(default_factory=dict)
+    repeat: bool = True
     metrics: list[str] = field(default_factory=list)
     primary: Primary | None = None
     probes: list[str] = field(default_factory=list)
@@ -100,6 +106,11 @@ class Study:
         return height, width
 
 
+def is_quality(metric: str) -> bool:
+    """Whether a metric judges images by themselves or as a set, and so the base too; all others compare with the base."""
+    return metrics()[metric].of != "pair"
+
+
 def check(study: Study) -> Study:
     """Return the study if every value is in range.
 
@@ -115,7 +126,7 @@ def check(study: Study) -> Study:
     if not (math.isfinite(study.guidance) and study.guidance >= 0):
         raise ValueError(f"guidance: expected a number of at least 0, got {study.guidance}")
     _check_names(study)
-    _check_margin(study.primary)
+    _check_primary(study.primary, study.control)
     _check_task(study.metrics, task_of(study.model))
     _check_size(study.size)
     return study
@@ -135,7 +146,11 @@ def _check_names(study: Study) -> None:
         one_of(value, possible, what)
 
 
-def _check_margin(primary: Primary | None) -> None:
+def _check_primary(primary: Primary | None, control: object) -> None:
+    if control == BASE and not (primary and is_quality(primary.metric)):
+        possible = ", ".join(name for name in metrics() if is_quality(name))
+        got = "none" if primary is None else f"{primary.metric}, which measures the distance to the base already"
+        raise ValueError(f"control: expected a primary metric of quality with control 'base' ({possible}), got {got}")
     if primary is None or primary.margin is None:
         return
     by, margin = metrics()[primary.metric].by, primary.margin

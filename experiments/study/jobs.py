@@ -47,7 +47,7 @@ class Job:
             "job": self.id,
             "base": self.base,
             "cell": cell.name,
-            "role": "base" if cell.strategy is None else "control" if cell.is_control else "cell",
+            "role": cell.role,
             "against": cell.against,
             "values": cell.values,
             "prompt": self.prompt,

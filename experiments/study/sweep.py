@@ -1,42 +1,37 @@
 """Expands the sweep of a study into its cells, and checks every cell before anything heavy is loaded."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 from mergekit_diff import make
 
 from .cell import Cell
-from .config import Study
-from .labels import label, value_label
+from .config import BASE, Study
+from .labels import value_label
 from .loading import build, put
+from .pairing import paired, repeats
 from .rehearsal import merging_options, rehearse
 from .specs import DRAWS, draws, sweep_specs
 
 
 def cells(study: Study) -> list[Cell]:
-    """Every cell of a study.
+    """Every cell of a study; the last one may be a repeat, see :func:`.pairing.repeats`.
 
     Raises:
         ValueError: a key that cannot be swept, a value out of range, or two cells that are the same.
     """
     specs = sweep_specs(study)
-    control = _named(flatten_values(study.control))
-    expanded = _expand(study, specs, control)
-    _check_distinct(expanded)
-    if control and not any(cell.is_control for cell in expanded):
-        raise ValueError(f"control: expected a cell with {label(control)}, got cells {'; '.join(cell.name for cell in expanded)}")
-    paired = [replace(cell, against=_control_of(cell, expanded, control)) for cell in expanded]
-    alone = [cell.name for cell in paired if control and not cell.is_control and cell.against is None]
-    if alone:
-        raise ValueError(f"control: expected a counterpart of {alone[0]!r} with {label(control)} and all else equal, got none")
-    return paired
+    control = {} if study.control == BASE else _named(flatten_values(study.control))
+    pairs = paired(_expand(study, specs, control), study, control)
+    every = [*pairs, *(repeats(pairs) if study.control and study.repeat else [])]
+    _check_distinct(every)
+    return every
 
 
 def flatten_values(values: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401
     """The values of a control or a cell under dotted names; a mapping with a ``name`` is one value."""
     if not isinstance(values, dict):
-        raise ValueError(f"control: expected a mapping of keys to values, got {values!r}")
+        raise ValueError(f"control: expected a mapping of keys to values or {BASE!r}, got {values!r}")
     flat: dict[str, Any] = {}
     for key, value in values.items():
         opened = isinstance(value, dict) and "name" not in value
@@ -76,12 +71,7 @@ def _cell(study: Study, values: dict[str, Any], specs: dict[str, Any], control: 
     values = flatten_values(_named(values))
     is_control = bool(control) and all(key in values and values[key] == value for key, value in control.items())
     name = ", ".join(value_label(key, value, specs) for key, value in values.items()) or strategy.name
-    return Cell(name, changed, strategy, options, is_control, values)
-
-
-def _control_of(cell: Cell, expanded: list[Cell], control: dict[str, Any]) -> str | None:
-    values = cell.values | control
-    return next((other.name for other in expanded if control and not cell.is_control and other.values == values), None)
+    return Cell(name, changed, strategy, options, is_control, values=values)
 
 
 def _check_distinct(expanded: list[Cell]) -> None:
