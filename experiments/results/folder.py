@@ -118,14 +118,28 @@ class RunFolder:
         """The gate decisions that this run recorded, by cell."""
         return self.config().get("gates", {}) if (self.path / CONFIG).exists() else {}
 
-    def write_config(self, study: Mapping[str, Any], command: list[str], gates: Mapping[str, Any] | None = None) -> None:
-        """Record everything that is needed to repeat this run."""
+    def write_config(
+        self,
+        study: Mapping[str, Any],
+        command: list[str],
+        gates: Mapping[str, Any] | None = None,
+        traits: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record everything that is needed to repeat this run.
+
+        Args:
+            study: its record.
+            command: the words that run it again.
+            gates: decisions by cell.
+            traits: by cell, what a comparison with its control depends on, see :class:`.study.traits.Traits`.
+        """
         config = {
             "study": json.loads(json.dumps(study)),
             "command": shlex.join(["mergekit-diff", *command]),
             "git": provenance.git_commit(),
             "versions": provenance.versions(),
             **({"gates": json.loads(json.dumps(gates))} if gates else {}),
+            **({"traits": json.loads(json.dumps(traits))} if traits else {}),
         }
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         write_atomically(self.path / CONFIG, text.encode())
