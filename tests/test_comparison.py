@@ -263,3 +263,9 @@ def test_quality_is_compared_with_the_base_and_the_control(draw, real):
     assert [(one.cell, one.against, one.verdict) for one in found] == [
         ("c", "base", comparison.WORSE), ("x", "base", comparison.WORSE), ("x", "c", comparison.WORSE)
     ]  # fmt: skip
+
+
+def test_few_prompts_give_a_set_no_warning(draw, real, recwarn):
+    images = draw.normal(1, 0.3, (2, 512))
+    (one,) = compare([*with_features("c", images), *with_features("x", images + 0.1, "c")], "kid", "lower", reference=real)
+    assert math.isfinite(one.low) and one.verdict.startswith(comparison.UNSURE) and not recwarn.list

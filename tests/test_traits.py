@@ -11,7 +11,7 @@ from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.study.choosing import is_random, is_scheduled, is_shared
 from mergekit_diff.experiments.study.loading import STUDIES, build, load_study
 from mergekit_diff.experiments.study.sweep import cells
-from mergekit_diff.experiments.study.traits import differences, notes, traits
+from mergekit_diff.experiments.study.traits import differences, notes, records, traits
 
 LINEAR = {"name": "linear", "start": 0.75, "end": 0.25}
 RATIOS = (0.1, 0.5, 0.75)
@@ -105,7 +105,7 @@ def test_representative_against_random_differs_in_the_halves_and_in_the_redrawin
     planned = {cell.name: cell for cell in cells(load_study("representative-vs-random"))}
     cell, control = planned["retom, ratio=0.5"], planned["random-dest, ratio=0.5"]
     assert differences(cell, control) == [OWN, REPEATED]
-    assert notes(list(planned.values())) == [
+    assert notes(records(list(planned.values()))) == [
         f"retom, ratio={ratio} differs from its control also in: {OWN}; {REPEATED}" for ratio in (0.5, 0.75)
     ]
 
@@ -119,7 +119,7 @@ def test_options_that_the_strategies_set_differently_are_listed_unless_they_are_
     both = [{"roles": ["self_attention"], "levels": 1}, {"roles": ["key_value"], "levels": None}]
     swept = {"merging": {"values": both}, **strategies}
     planned = cells(build(raw | {"sweep": swept, "control": raw["control"] | {"merging": both[0]}}))
-    assert [note.split(": ", 1)[1] for note in notes(planned)] == [REPEATED, REPEATED]
+    assert [note.split(": ", 1)[1] for note in notes(records(planned))] == [REPEATED, REPEATED]
 
 
 def test_what_the_sweep_sets_is_meant_to_differ():
@@ -130,10 +130,10 @@ def test_what_the_sweep_sets_is_meant_to_differ():
         ({"strategy": {"values": [retom, retom | {"ratio": LINEAR}]}}, {"strategy": retom}),
     ):
         planned = cells(build({"strategy": retom, "sweep": sweep, "control": control}))
-        assert traits(planned[0]) != traits(planned[1]) and notes(planned) == []
+        assert traits(planned[0]) != traits(planned[1]) and notes(records(planned)) == []
     raw = {"sweep": {"merging.refresh": {"values": [1, 5]}, "strategy.name": {"values": ["retom", "random-dest"]}}}
     planned = cells(build(raw | {"control": {"strategy.name": "random-dest"}}))
-    assert [note.rpartition(": ")[2] for note in notes(planned)] == ["at every step", "every 5 steps"]
+    assert [note.rpartition(": ")[2] for note in notes(records(planned))] == ["at every step", "every 5 steps"]
 
 
 MEANT = {

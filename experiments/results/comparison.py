@@ -171,7 +171,7 @@ def _of_sets(empty: Comparison, cell: Sequence[Row], control: Sequence[Row], sca
         high=high,
         p=found.p,
         p_holm=found.p,
-        visible=2.8 * float(found.resampled.std()),
+        visible=2.8 * float(np.nanstd(found.resampled)),
         verdict=_elsewhere(cell, control),
         least=found.p <= least_p(found.prompts, two_sided=False),
     )

@@ -131,7 +131,7 @@ class RunFolder:
             study: its record.
             command: the words that run it again.
             gates: decisions by cell.
-            traits: by cell, what a comparison with its control depends on, see :class:`.study.traits.Traits`.
+            traits: by cell, what a comparison with its control depends on, see :func:`.study.traits.records`.
         """
         config = {
             "study": json.loads(json.dumps(study)),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from ..metrics import metrics
 from .comparison import Comparison, Scale, paired
 from .row import Row
 
@@ -19,8 +18,3 @@ def quality(cells: Mapping[str, Sequence[Row]], bases: Mapping[str, str], scale:
     controls = [(cell, rows[0].against) for cell, rows in cells.items()]
     against_control = [(cell, name) for cell, name in controls if name is not None and name in cells and name != bases.get(cell)]
     return [*paired(cells, against_base, scale), *paired(cells, against_control, scale)]
-
-
-def of_quality(names: Sequence[str]) -> list[str]:
-    """The metrics among some that judge quality: they look at an image, or a set, without its base."""
-    return [name for name in names if metrics()[name].of != "pair"]

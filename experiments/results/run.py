@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..metrics import Metric, metrics
-from ..study.config import Primary
+from ..study.config import Primary, is_quality
 from . import comparison, kept, pairing, quality, summary, tables
 from .comparison import BESIDE, Comparison, Scale
 from .folder import RunFolder
@@ -99,8 +99,8 @@ class Run:
     @cached_property
     def qualities(self) -> dict[str, list[Comparison]]:
         """By metric of quality, every cell against its base and its control; KID only where rows have features."""
-        kept = any(row.features for row in self.rows)
-        names = [name for name in quality.of_quality(self.study["metrics"]) if name in self.metrics or (kept and name == "kid")]
+        measured = {*self.metrics, *(["kid"] if any(row.features for row in self.rows) else [])}
+        names = [name for name in self.study["metrics"] if is_quality(name) and name in measured]
         bases = {cell: base for cell in self.cells if (base := self.base_of(cell)) is not None}
         scales = {name: self.scale(name, metrics()[name].better) for name in names}
         return {name: quality.quality(self.cells, bases, scale) for name, scale in scales.items()}
@@ -108,7 +108,7 @@ class Run:
     @property
     def differing(self) -> dict[str, list[str]]:
         """By cell, what differs from its control besides the swept values; empty for runs that did not record it."""
-        return self.config.get("differing", {})
+        return {cell: record["differing"] for cell, record in self.config.get("traits", {}).items()}
 
     def scale(self, metric: str, better: str, margin: float | None = None) -> Scale:
         """How cells are compared on a metric; for KID, with the features of the study's real images."""

@@ -25,7 +25,8 @@ class SetDifference:
     Args:
         prompts: independent observations.
         effect: cell minus control.
-        resampled: (RESAMPLES,) the same for prompts drawn with replacement, the same ones on both sides.
+        resampled: (RESAMPLES,) the same for prompts drawn with replacement, the same ones on both sides; NaN where one image was
+            drawn throughout.
         p: of the permutation test that swaps cell and control within prompts, two-sided.
     """
 
@@ -37,8 +38,8 @@ class SetDifference:
     @property
     def interval(self) -> tuple[float, float]:
         """95% percentile interval of the bootstrap, centred on the effect."""
-        centred = self.resampled - self.resampled.mean() + self.effect
-        low, high = np.quantile(centred, [0.025, 0.975])
+        centred = self.resampled - np.nanmean(self.resampled) + self.effect
+        low, high = np.nanquantile(centred, [0.025, 0.975])
         return float(low), float(high)
 
 
@@ -108,5 +109,6 @@ class _Kernels:
         """Unbiased, but for the real images' own term: an image is never paired with itself or its own copy."""
         total = counts.sum(1)
         pairs = total**2 - (counts**2).sum(1)
-        within = (((counts @ self.within) * counts).sum(1) - counts**2 @ self.within.diagonal()) / pairs
+        with np.errstate(invalid="ignore", divide="ignore"):
+            within = (((counts @ self.within) * counts).sum(1) - counts**2 @ self.within.diagonal()) / pairs
         return within - 2 * (counts @ self.across) / total

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..study.cell import Cell
 from ..study.config import Study
 from ..study.jobs import Job, jobs
 from ..study.sweep import cells
-from ..study.traits import notes, traits
+from ..study.traits import notes, records
 from ..terminal import complain
 from .finish import finish
 from .gating import Gates, decide, gated
@@ -62,8 +62,9 @@ def run(study: Study, command: list[str], fresh: bool = False) -> int:
         anew = len(folder.tidy(job.id for job in todo)) < len(todo)
         gates = folder.gates() if pipe is None else decide(pipe, planned, folder.gates())
         if anew:
-            folder.write_config(study.record(), command, gates, {cell.name: asdict(traits(cell)) for cell in planned})
-            for note in notes(planned):
+            recorded = records(planned)
+            folder.write_config(study.record(), command, gates, recorded)
+            for note in notes(recorded):
                 print(note)
         reasons, lost = _do_jobs(folder, pipe, todo, study, gates)
         result = Run.read(folder.path)

@@ -5,7 +5,7 @@ alike from one that does not, whatever their criterion. Such differences are lis
 which of them it asks about.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,12 +68,17 @@ def differences(cell: Cell, control: Cell) -> list[str]:
     return [f"{name}: {_text(own[name])}, control: {_text(other[name])}" for name in apart if name not in meant]
 
 
-def notes(planned: Sequence[Cell]) -> list[str]:
-    """A line for every cell that differs from its control in more than the swept values."""
+def records(planned: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+    """By cell, what the run folder keeps: its traits, and under "differing" how it differs from its control besides."""
     by_name = {cell.name: cell for cell in planned}
-    pairs = [(cell, by_name[cell.against]) for cell in planned if cell.against in by_name]
-    lines = [(cell.name, differences(cell, control)) for cell, control in pairs]
-    return [f"{name} differs from its control also in: {'; '.join(apart)}" for name, apart in lines if apart]
+    apart = {cell.name: differences(cell, by_name[cell.against]) for cell in planned if cell.against in by_name}
+    return {cell.name: {**vars(traits(cell)), "differing": apart.get(cell.name, [])} for cell in planned}
+
+
+def notes(recorded: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for every cell that differs from its control in more than the swept values."""
+    apart = {name: record["differing"] for name, record in recorded.items() if record["differing"]}
+    return [f"{name} differs from its control also in: {'; '.join(lines)}" for name, lines in apart.items()]
 
 
 def _redrawn(random: bool, scheduled: bool, refresh: int, steps: int) -> str:
