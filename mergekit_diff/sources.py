@@ -5,14 +5,18 @@ import hashlib
 import inspect
 from collections.abc import Iterator
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
+
+from .registry import KINDS
 
 
 def sources(part: object) -> Iterator[str]:
-    """The source files of a part's class and of the classes of the parts inside it; nothing for other values."""
+    """The source files of a part's classes, up to its kind, and of those of the parts inside it; nothing for other values."""
     if not dataclasses.is_dataclass(part):
         return
-    yield _source(type(part))
+    for cls in takewhile(lambda c: c not in KINDS.values(), type(part).__mro__):
+        yield _source(cls)
     for field in dataclasses.fields(part):
         yield from sources(getattr(part, field.name))
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
 import pytest
@@ -19,7 +20,9 @@ from mergekit_diff import (
     make,
     names,
     register,
+    strategies,
 )
+from mergekit_diff.sources import sources
 
 KINDS = {
     "strategy": MergeStrategy,
@@ -203,6 +206,13 @@ def test_window_of_the_wrong_number_of_axes_is_refused(name, context, tokens):
 def test_setting_that_is_wrong_is_refused_in_one_line(kind, spec, said):
     message = refusal(make, kind, spec)
     assert all(word in message for word in said), message
+
+
+def test_sources_of_a_part_are_those_of_all_its_classes_and_parts():
+    found = "".join(sources(make("strategy", {"name": "dynamic-ratio", "inner": "random-dest"})))
+    for name in ("dynamic_ratio", "wrapper", "random_dest"):
+        assert Path(strategies.__path__[0], f"{name}.py").read_text() in found
+    assert "class MergeStrategy" not in found and not list(sources(0.5))
 
 
 def test_inner_strategy_without_a_ratio_is_refused(registry):
