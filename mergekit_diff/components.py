@@ -27,6 +27,7 @@ class LayerContext:
         timestep: the diffusion timestep that the denoiser was called with.
         progress: 0 at the first timestep of the image, 1 at the last.
         noise: (N,) uniform in [0, 1), from (seed, step, site); the same for every row of the batch.
+        still: as ``noise``, but the same at every step, from (seed, site).
     """
 
     site: str
@@ -41,6 +42,7 @@ class LayerContext:
     timestep: float
     progress: float
     noise: Tensor
+    still: Tensor
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Planner:
         self._settled: dict[tuple[Any, ...], MergeStrategy] = {}
 
     def context(self, site: Site, role: str, depth: int, grid: tuple[int, ...]) -> LayerContext:
-        """Where and when; its noise is still empty."""
+        """Where and when; it has no noise yet."""
         return LayerContext(
             site=site.name,
             role=role,
@@ -101,6 +101,7 @@ class Planner:
             timestep=self.clock.timestep,
             progress=self.clock.progress,
             noise=torch.empty(0),
+            still=torch.empty(0),
         )
 
     def turn(self, ctx: LayerContext, tokens: Tokens, halves: int) -> Turn:
@@ -131,7 +132,11 @@ class Planner:
         settings = self._settings(ctx)
         if settings not in self._settled:
             self._settled[settings] = settled(self.strategy, ctx)
-        ctx = dataclasses.replace(ctx, noise=self._noise(ctx, tokens.number).to(tokens.device))
+        ctx = dataclasses.replace(
+            ctx,
+            noise=self._noise(f"{self.seed}/{ctx.step}/{ctx.site}", tokens),
+            still=self._noise(f"{self.seed}/still/{ctx.site}", tokens),
+        )
         return Turn(self._settled[settings], ctx, halves, tokens, self.clock.image, settings, ctx.step)
 
     @torch.no_grad()
@@ -164,6 +169,8 @@ class Planner:
             return kept.checked == ctx.step
         return ctx.step - kept.ctx.step < self.refresh and kept.settings == self._settings(ctx)
 
-    def _noise(self, ctx: LayerContext, n: int) -> Tensor:
-        digest = hashlib.blake2b(f"{self.seed}/{ctx.step}/{ctx.site}".encode(), digest_size=7).digest()
-        return torch.rand(n, generator=torch.Generator().manual_seed(int.from_bytes(digest, "big")))
+    def _noise(self, words: str, tokens: Tokens) -> Tensor:
+        """(N,) uniform in [0, 1), the same for the same words."""
+        digest = hashlib.blake2b(words.encode(), digest_size=7).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+        return torch.rand(tokens.number, generator=generator).to(tokens.device)

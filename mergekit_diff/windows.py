@@ -45,7 +45,7 @@ def windows(ctx: LayerContext, schedule: WindowSchedule, device: torch.device, t
 
     >>> from mergekit_diff.components import LayerContext
     >>> from mergekit_diff.schedules import Fixed
-    >>> ctx = LayerContext("block", "self_attention", None, 0, 1, (2, 4), 0, 0, None, 1000.0, 0.0, torch.rand(8))
+    >>> ctx = LayerContext("block", "self_attention", None, 0, 1, (2, 4), 0, 0, None, 1000.0, 0.0, torch.rand(8), torch.rand(8))
     >>> windows(ctx, Fixed(2), torch.device("cpu")).groups
     (tensor([[0, 1, 4, 5],
             [2, 3, 6, 7]]),)

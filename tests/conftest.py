@@ -38,6 +38,7 @@ def context():
             "timestep": 981.0,
             "progress": 0.0,
             "noise": torch.rand(n, generator=torch.Generator().manual_seed(n)),
+            "still": torch.rand(n, generator=torch.Generator().manual_seed(n + 1)),
         }
         return LayerContext(**(settings | changes))
 

@@ -39,7 +39,7 @@ def toy_context(
 ) -> LayerContext:
     """A layer outside any model, at one of 21 steps."""
     draw = torch.Generator().manual_seed(depth)
-    noise = torch.rand(torch.Size(grid).numel(), generator=draw)
+    noise, still = torch.rand(2, torch.Size(grid).numel(), generator=draw)
     return LayerContext(
         site=f"toy.{depth}",
         role=role,
@@ -53,4 +53,5 @@ def toy_context(
         timestep=1000.0 - 50 * step,
         progress=step / 20,
         noise=noise,
+        still=still,
     )
