@@ -1,7 +1,8 @@
 """The abstract parts that users write and swap: strategies, metrics, ratio and window schedules."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -28,6 +29,7 @@ class LayerContext:
         progress: 0 at the first timestep of the image, 1 at the last.
         noise: (N,) uniform in [0, 1), from (seed, step, site); the same for every row of the batch.
         still: as ``noise``, but the same at every step, from (seed, site).
+        signals: what the strategy asked for, by the words of ``mergekit_diff.signals.SIGNALS``; empty for all others.
     """
 
     site: str
@@ -43,6 +45,7 @@ class LayerContext:
     progress: float
     noise: Tensor
     still: Tensor
+    signals: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,22 @@ class MergeStrategy(Part):
     levels: ClassVar[int | None] = None
     share: ClassVar[tuple[str, ...]] = ()
     proportional: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def asks(self) -> tuple[str, ...]:
+        """The words of ``mergekit_diff.signals.SIGNALS`` that the session gives to this strategy in ``LayerContext.signals``.
+
+        All of ``needs``, unless its settings make some of them needless, or it wraps another strategy.
+        """
+        return self.needs
+
+    @property
+    def memory(self) -> int | None:
+        """The number of steps after which ``last_plan`` is withheld once, so that the strategy starts anew; None is never.
+
+        Counted from the last plan that was made without one.
+        """
+        return None
 
     def defaults(self) -> Defaults:
         """The options of ``merging`` that suit this strategy: its class attributes, unless it wraps another strategy."""

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from .clock import Clock
 from .components import LayerContext, MergeStrategy, RatioSchedule
 from .plan import MergePlan, Plan, as_ready
 from .settling import schedules, settled
+from .signals import Signals
 from .sites import Site
 
 
@@ -47,6 +48,8 @@ class Turn:
         checked: the last step at which it was found valid.
         due: whether it has yet to be made.
         plan: what the strategy chose, for every row of the batch.
+        chosen: the same for the rows that the strategy saw, if it asks for ``last_plan``.
+        since: the step of the last plan that was made without ``last_plan``; this one or an earlier one.
         ready: the plan in the form that hooks apply; None where no token merges.
         gate: what a gate decided about it.
     """
@@ -58,8 +61,10 @@ class Turn:
     image: int
     settings: tuple[Any, ...]
     checked: int
+    since: int
     due: bool = True
     plan: Plan | None = None
+    chosen: Plan | None = None
     ready: Plan | None = None
     gate: Mapping[str, Any] | None = None
 
@@ -74,20 +79,26 @@ class Planner:
     Args:
         strategy: makes the plans.
         clock: gives image, step and call.
-        num_sites: number of sites in the session.
+        sites: those of the session.
         refresh: the age in steps at which a plan is made anew.
         by_grid: whether the sites of one grid share the first one's plan within a step.
         seed: all noise is drawn from (seed, step, site).
+
+    Raises:
+        ValueError: the strategy asks for a signal that is unknown, or that a site cannot give.
     """
 
-    def __init__(self, strategy: MergeStrategy, clock: Clock, *, num_sites: int, refresh: int, by_grid: bool, seed: int) -> None:
+    def __init__(
+        self, strategy: MergeStrategy, clock: Clock, sites: Sequence[Site], *, refresh: int, by_grid: bool, seed: int
+    ) -> None:
         self.strategy, self.clock = strategy, clock
-        self.num_sites, self.refresh, self.by_grid, self.seed = num_sites, refresh, by_grid, seed
+        self.num_sites, self.refresh, self.by_grid, self.seed = len(sites), refresh, by_grid, seed
+        self._signals = Signals(strategy, sites)
         self._kept: dict[tuple[Any, ...], Turn] = {}
         self._settled: dict[tuple[Any, ...], MergeStrategy] = {}
 
     def context(self, site: Site, role: str, depth: int, grid: tuple[int, ...]) -> LayerContext:
-        """Where and when; it has no noise yet."""
+        """Where and when; it has no noise and no signals yet."""
         return LayerContext(
             site=site.name,
             role=role,
@@ -119,7 +130,7 @@ class Planner:
             raise ValueError(
                 f"{ctx.site}: expected {math.prod(tokens.grid)} tokens on a grid of {tokens.grid}, got {tokens.number}"
             )
-        key = (ctx.grid if self.by_grid else ctx.site, self.clock.call, ctx.role)
+        key = self._key(ctx)
         kept = self._kept.get(key)
         if kept is not None and self._holds(kept, ctx, (tokens, halves)):
             kept.checked = ctx.step
@@ -132,19 +143,22 @@ class Planner:
         settings = self._settings(ctx)
         if settings not in self._settled:
             self._settled[settings] = settled(self.strategy, ctx)
+        last, since = self._last(ctx, (tokens, halves), settings)
         ctx = dataclasses.replace(
             ctx,
             noise=self._noise(f"{self.seed}/{ctx.step}/{ctx.site}", tokens),
             still=self._noise(f"{self.seed}/still/{ctx.site}", tokens),
+            signals={} if last is None else {"last_plan": last},
         )
-        return Turn(self._settled[settings], ctx, halves, tokens, self.clock.image, settings, ctx.step)
+        return Turn(self._settled[settings], ctx, halves, tokens, self.clock.image, settings, ctx.step, since)
 
     @torch.no_grad()
     def plan(self, x: Tensor, turn: Turn) -> Plan | None:
         """The plan of a turn for (B, N, C) tokens, made if it is due; this is the only place where plans are made."""
         if turn.due:
-            conditional = x[len(x) // turn.halves * (turn.halves - 1) :]
-            plan = turn.strategy.plan(conditional, turn.ctx)
+            rows = x[len(x) // turn.halves * (turn.halves - 1) :]
+            plan = turn.strategy.plan(rows, self._signals.added(turn.ctx, rows))
+            turn.chosen = plan if "last_plan" in self._signals.words else None
             if isinstance(plan, MergePlan):
                 plan = plan.repeat(len(x) // len(plan.assign))
             turn.plan, turn.ready, turn.due = plan, None, False
@@ -156,7 +170,25 @@ class Planner:
         """Note a gate's decision about a turn, and do without a plan if the gate is closed."""
         turn.gate = decision
         if not decision["merges"]:
-            turn.due, turn.plan, turn.ready = False, None, None
+            turn.due, turn.plan, turn.chosen, turn.ready = False, None, None, None
+
+    def _key(self, ctx: LayerContext) -> tuple[Any, ...]:
+        """What has a plan of its own within a step."""
+        return ctx.grid if self.by_grid else ctx.site, self.clock.call, ctx.role
+
+    def _last(self, ctx: LayerContext, layout: tuple[Tokens, int], settings: tuple[Any, ...]) -> tuple[Plan | None, int]:
+        """The plan to give as ``last_plan``, and the step since which such plans have been given in turn."""
+        kept = self._kept.get(self._key(ctx)) if "last_plan" in self._signals.words else None
+        if kept is None or kept.image != self.clock.image or (kept.tokens, kept.halves) != layout:
+            return None, ctx.step
+        if _windows(kept.settings) != _windows(settings):
+            return None, ctx.step
+        if kept.ctx.step == ctx.step:  # this step's plan is made again, for an observer
+            return kept.ctx.signals.get("last_plan"), kept.since
+        memory = self.strategy.memory
+        if kept.chosen is None or (memory is not None and ctx.step - kept.since >= memory):
+            return None, ctx.step
+        return kept.chosen, kept.since
 
     def _settings(self, ctx: LayerContext) -> tuple[Any, ...]:
         """What the strategy's schedules return here and now."""
@@ -174,3 +206,8 @@ class Planner:
         digest = hashlib.blake2b(words.encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
         return torch.rand(tokens.number, generator=generator).to(tokens.device)
+
+
+def _windows(settings: tuple[Any, ...]) -> list[Any]:
+    """Of what schedules returned, the windows."""
+    return [setting for setting in settings if isinstance(setting, tuple)]

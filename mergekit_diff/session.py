@@ -49,7 +49,7 @@ class MergeSession:
         self._planner = Planner(
             strategy,
             self._clock,
-            num_sites=len(sites),
+            sites,
             refresh=self.options.refresh or 1,
             by_grid="grid" in self._share,
             seed=self.options.seed,

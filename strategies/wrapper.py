@@ -31,6 +31,15 @@ class Wrapper(MergeStrategy):
         """Inherited from ``inner``."""
         return self.inner.defaults()
 
+    def asks(self) -> tuple[str, ...]:
+        """Inherited from ``inner``."""
+        return self.inner.asks()
+
+    @property
+    def memory(self) -> int | None:
+        """Inherited from ``inner``."""
+        return self.inner.memory
+
     @property
     def batch_shared(self) -> bool:
         """Inherited from ``inner``."""

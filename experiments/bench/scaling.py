@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mergekit_diff import LayerContext, MergeStrategy
 from mergekit_diff.plan import as_ready
+from mergekit_diff.signals import toy_signals
 
 from ..models import resolve_device
 from ..study.rehearsal import toy_context
@@ -110,7 +111,7 @@ def _planner(strategy: MergeStrategy, role: str) -> Callable[[Tensor, tuple[int,
 
     @torch.no_grad()
     def make_plan(x: Tensor, grid: tuple[int, int]) -> object:
-        plan = strategy.plan(x, context(grid))
+        plan = strategy.plan(x, replace(context(grid), signals=toy_signals(strategy, x)))
         return plan if plan is None else as_ready(plan, len(x))
 
     return make_plan

@@ -1,12 +1,13 @@
 """Tries a strategy and its merging options on a toy layer, so that mistakes are found before a model is loaded."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from mergekit_diff import LayerContext, MergeStrategy
 from mergekit_diff.options import Options
+from mergekit_diff.signals import toy_signals
 
 from .config import Merging
 
@@ -31,7 +32,7 @@ def rehearse(strategy: MergeStrategy, roles: list[str], grid: tuple[int, ...] = 
     x = torch.linspace(-1, 1, tokens * 4).view(1, tokens, 4)
     for depth, stage in enumerate(("down", "mid", "up")):
         ctx = toy_context(grid, roles[0], stage=stage, depth=depth, num_sites=3)
-        strategy.plan(x, ctx)
+        strategy.plan(x, replace(ctx, signals=toy_signals(strategy, x)))
 
 
 def toy_context(

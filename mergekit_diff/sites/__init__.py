@@ -39,6 +39,8 @@ class Site:
         key_bias: the argument by which the self-attention takes (B, 1, keys) numbers that are added to its scores.
         passes: arguments that are passed on unchanged, since they belong to other tokens than the site's.
         refuses: arguments that would be wrong on merged tokens, whatever their shape.
+        normalize: makes the input of the block's first attention from the block's, (B, N, C) to (B, N, C), where a norm of the
+            tokens alone is between them; None where something else is, such as a norm that also reads the timestep.
 
     Raises:
         ValueError: an unknown role.
@@ -61,6 +63,7 @@ class Site:
     key_bias: str = "attention_mask"
     passes: frozenset[str] = field(default=frozenset({"encoder_hidden_states"}))
     refuses: frozenset[str] = field(default=frozenset())
+    normalize: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         for role in self.roles:

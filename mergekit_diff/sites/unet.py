@@ -27,7 +27,14 @@ def sites(model: nn.Module) -> Iterable[Site]:
             stage=stage,
             level=levels.index(factor),
             refuses=frozenset({"ip_adapter_masks"}),
+            normalize=_first_norm(block),
         )
+
+
+def _first_norm(block: nn.Module) -> nn.Module | None:
+    """The norm whose output is the input of the first attention; None if it also reads a condition or positions are added."""
+    plain = getattr(block, "norm_type", None) in ("layer_norm", "layer_norm_i2vgen")
+    return block.get_submodule("norm1") if plain and getattr(block, "pos_embed", None) is None else None
 
 
 def _parts(model: nn.Module) -> Iterator[tuple[int, str, str, nn.Module]]:

@@ -1,0 +1,71 @@
+"""What a session gives to a strategy because it asks: the possible words of ``MergeStrategy.needs``."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from .components import LayerContext, MergeStrategy
+from .registry import one_of
+from .sites import Site
+
+SIGNALS = {
+    "last_plan": "the plan that the strategy returned before this one for the same site, role and image, for the rows that it "
+    "sees; absent at the first step of an image, after any change of grid, batch, dtype, device or what a window schedule of the "
+    "strategy returns, where it returned None, and where its `memory` ends",
+    "normalized": "(B, N, C) input of the block's first attention, for the rows that the strategy sees: the block's input after "
+    "its first norm; refused where that norm also reads the timestep",
+}
+"""Every word that a strategy may ask for, and what ``LayerContext.signals`` then has under it.
+
+The last plan comes without its age: a compiled session has a graph for each value of a number that a strategy reads.
+"""
+
+
+def asked(strategy: MergeStrategy) -> tuple[str, ...]:
+    """The words that a strategy asks for.
+
+    Raises:
+        ValueError: a word that is not in ``SIGNALS``.
+
+    >>> from mergekit_diff import make
+    >>> asked(make("strategy", "tomesd"))
+    ()
+    """
+    return tuple(one_of(word, SIGNALS, f"signal in needs of {type(strategy).__name__}") for word in strategy.asks())
+
+
+class Signals:
+    """The signals of one session.
+
+    Args:
+        strategy: asks for them.
+        sites: where it makes plans.
+
+    Raises:
+        ValueError: the strategy asks for an unknown word, or for one that a site cannot give.
+    """
+
+    def __init__(self, strategy: MergeStrategy, sites: Iterable[Site]) -> None:
+        self.words = asked(strategy)
+        self._normalize = {site.name: site.normalize for site in sites}
+        silent = [name for name, normalize in self._normalize.items() if normalize is None]
+        if "normalized" in self.words and silent:
+            raise ValueError(
+                f"{type(strategy).__name__} needs 'normalized', but {len(silent)} of {len(self._normalize)} blocks do not offer "
+                f"their attention's input as a norm of the tokens alone, the first is {silent[0]}"
+            )
+
+    def added(self, ctx: LayerContext, x: Tensor) -> LayerContext:
+        """The context with those signals that need the site's (B, N, C) tokens."""
+        normalize = self._normalize[ctx.site] if "normalized" in self.words else None
+        if normalize is None:
+            return ctx
+        return dataclasses.replace(ctx, signals={**ctx.signals, "normalized": normalize(x)})
+
+
+def toy_signals(strategy: MergeStrategy, x: Tensor) -> dict[str, Any]:
+    """What a strategy is given for (B, N, C) tokens of no model, at the first step: the plain norm of the channels."""
+    return {"normalized": F.layer_norm(x, x.shape[-1:])} if "normalized" in asked(strategy) else {}
