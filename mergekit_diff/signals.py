@@ -31,8 +31,8 @@ def asked(strategy: MergeStrategy) -> tuple[str, ...]:
         ValueError: a word that is not in ``SIGNALS``.
 
     >>> from mergekit_diff import make
-    >>> asked(make("strategy", "tomesd"))
-    ()
+    >>> asked(make("strategy", "tomesd")), asked(make("strategy", {"name": "retom", "tokens": "normalized"}))
+    ((), ('normalized',))
     """
     return tuple(one_of(word, SIGNALS, f"signal in needs of {type(strategy).__name__}") for word in strategy.asks())
 

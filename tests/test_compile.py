@@ -144,10 +144,17 @@ class NoSync(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", names("strategy"))
-def test_no_hook_waits_for_the_device(unet, name):
+SETTINGS = (
+    {"representative": "upper-half", "rank": "grid", "alpha": 0.5},
+    {"representative": "random", "draw": "still", "tokens": "normalized", "keep_representatives": 9, "refresh": 1},
+)
+
+
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in names("strategy")), *(("retom", s) for s in SETTINGS)])
+def test_no_hook_waits_for_the_device(unet, name, options):
     sample, text = torch.randn(2, 4, 16, 16), torch.randn(2, 6, 32)
-    with torch.no_grad(), merging(unet, name, roles=("self_attention", "key_value", "feed_forward"), share=("cfg",)) as session:
+    options = options | {"roles": ("self_attention", "key_value", "feed_forward"), "share": ("cfg",)}
+    with torch.no_grad(), merging(unet, name, **options) as session:
         unet(sample, 999.0, text)  # the windows are made once, on the CPU
         with NoSync():
             unet(sample, 500.0, text)

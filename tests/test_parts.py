@@ -177,6 +177,12 @@ def test_window_of_the_wrong_number_of_axes_is_refused(name, context, tokens):
         ("strategy", {"name": "random-dest", "alpha": -0.5}, ("alpha", "[0, 1]", "-0.5")),
         ("strategy", {"name": "retom", "alpha": "much"}, ("alpha", "float", "much")),
         ("strategy", {"name": "retom", "alpha": True}, ("alpha", "float", "True")),
+        ("strategy", {"name": "retom", "representative": "highst"}, ("did you mean 'highest'", "upper-half")),
+        ("strategy", {"name": "retom", "rank": "gird"}, ("rank", "did you mean 'grid'", "window")),
+        ("strategy", {"name": "random-dest", "draw": "new"}, ("draw", "'new'", "anew", "still")),
+        ("strategy", {"name": "retom", "tokens": "normalised"}, ("tokens", "did you mean 'normalized'", "block")),
+        ("strategy", {"name": "retom", "keep_representatives": 0}, ("keep_representatives", "at least 1", "0")),
+        ("strategy", {"name": "random-dest", "representative": "random"}, ("representative", "random-dest")),
         ("strategy", {"name": "retom", "ratio": "half"}, ("ratio", "half")),
         ("strategy", {"name": "retom", "ratio": True}, ("ratio", "True")),
         ("strategy", {"name": "retom", "ratio": None}, ("ratio", "None")),
@@ -210,7 +216,7 @@ def test_setting_that_is_wrong_is_refused_in_one_line(kind, spec, said):
 
 def test_sources_of_a_part_are_those_of_all_its_classes_and_parts():
     found = "".join(sources(make("strategy", {"name": "dynamic-ratio", "inner": "random-dest"})))
-    for name in ("dynamic_ratio", "wrapper", "random_dest"):
+    for name in ("dynamic_ratio", "wrapper", "random_dest", "merging_in_windows"):
         assert Path(strategies.__path__[0], f"{name}.py").read_text() in found
     assert "class MergeStrategy" not in found and not list(sources(0.5))
 

@@ -38,8 +38,10 @@ def of_most(candidates, score, count):
     return sorted(candidates, key=lambda i: -score[i])[:count]
 
 
-def slow_windows(x, windows, ratio, choose):
+def slow_windows(x, windows, ratio, choose, rank="window"):
     """Groups of (N, C) tokens: in each window the r_w tokens most similar to the chosen one merge into it."""
+    if rank == "grid":
+        return slow_grid(x, windows, ratio, choose)
     groups = {}
     for window in windows:
         k = len(window)
@@ -52,10 +54,36 @@ def slow_windows(x, windows, ratio, choose):
     return groups
 
 
+def slow_grid(x, windows, ratio, choose):
+    """The same with the r tokens of the whole grid that are most similar to the chosen one of their own window."""
+    home = {i: choose(x, window) for window in windows for i in window}
+    others = [i for i in home if home[i] != i]
+    r = min(round(ratio * len(x)), len(others))
+    groups = {i: {i} for i in home}
+    for i in of_most(others, {i: cosine(x[i], x[home[i]]) for i in others}, r):
+        groups[home[i]] |= groups.pop(i)
+    return groups
+
+
 def mean_similarity(x, window):
     """The token of highest mean similarity to the others of its window."""
+    return by_mean_similarity(x, window)[0]
+
+
+def by_mean_similarity(x, window):
+    """The tokens of a window, the one of highest mean similarity to the others first."""
     means = {i: sum(cosine(x[i], x[j]) for j in window if j != i) for i in window}
-    return max(window, key=means.__getitem__)
+    return of_most(window, means, len(window))
+
+
+def representative(rule, noise):
+    """The choice of a rule, given a random number for every token."""
+    return {
+        "highest": mean_similarity,
+        "lowest": lambda x, window: by_mean_similarity(x, window)[-1],
+        "upper-half": lambda x, window: max(by_mean_similarity(x, window)[: math.ceil(len(window) / 2)], key=noise.__getitem__),
+        "random": lambda x, window: max(window, key=noise.__getitem__),
+    }[rule]
 
 
 def slow_merge(x, groups, alpha=None):
@@ -151,6 +179,92 @@ def test_random_dest_merges_each_window_into_its_token_of_most_noise(grid, ratio
         groups = slow_windows(x[row], windows, ratio, lambda _, window: max(window, key=noise.__getitem__))
         assert as_groups(plan, row) == groups
         torch.testing.assert_close(merged[row], slow_merge(x[row], groups, alpha), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("draw", ("anew", "still"))
+@pytest.mark.parametrize("rank", ("window", "grid"))
+@pytest.mark.parametrize("rule", ("highest", "upper-half", "random", "lowest"))
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_retom_merges_into_the_representative_that_is_set(grid, rule, rank, draw, context, tokens):
+    x, ctx = tokens(2, math.prod(grid), dtype=torch.float64), context(grid)
+    numbers = (ctx.noise if draw == "anew" else ctx.still).tolist()
+    windows = windows_of(grid, (4,) * len(grid))
+    for ratio in (0.25, 0.5, 0.95):
+        settings = {"ratio": ratio, "window": 4, "representative": rule, "rank": rank, "draw": draw}
+        plan = make("strategy", {"name": "retom", **settings}).plan(x, ctx)
+        for row in range(2):
+            assert as_groups(plan, row) == slow_windows(x[row], windows, ratio, representative(rule, numbers), rank)
+
+
+@pytest.mark.parametrize("alpha", (0.0, 0.3, 1.0))
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_alpha_weighs_groups_of_any_size(grid, alpha, context, tokens):
+    x = tokens(2, math.prod(grid), dtype=torch.float64)
+    plan = make("strategy", {"name": "retom", "ratio": 0.4, "window": 4, "rank": "grid", "alpha": alpha}).plan(x, context(grid))
+    for row in range(2):
+        groups = slow_windows(x[row], windows_of(grid, (4,) * len(grid)), 0.4, mean_similarity, "grid")
+        torch.testing.assert_close(plan.merge(x)[row], slow_merge(x[row], groups, alpha), atol=1e-6, rtol=1e-6)
+
+
+def test_rank_of_the_grid_merges_more_where_tokens_are_alike(context, tokens):
+    x = tokens(1, 64, dtype=torch.float64)
+    x[:, :32] = 1 + 0.01 * x[:, :32]
+    for rank, merged in (("window", [16, 16]), ("grid", [30, 2])):
+        plan = make("strategy", {"name": "retom", "ratio": 0.5, "window": 4, "rank": rank}).plan(x, context((8, 8)))
+        groups = as_groups(plan)
+        assert [sum(len(groups[rep]) - 1 for rep in groups if rep // 32 == half) for half in (0, 1)] == merged
+
+
+@pytest.mark.parametrize("draw", ("anew", "still"))
+@pytest.mark.parametrize("rank", ("window", "grid"))
+@pytest.mark.parametrize("alpha", (None, 0.4))
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_random_dest_is_retom_with_random_representatives(grid, alpha, rank, draw, context, tokens):
+    x, ctx = tokens(2, math.prod(grid)), context(grid)
+    settings = {"ratio": 0.5, "window": 4, "alpha": alpha, "rank": rank, "draw": draw}
+    plan = make("strategy", {"name": "random-dest", **settings}).plan(x, ctx)
+    other = make("strategy", {"name": "retom", "representative": "random", **settings}).plan(x, ctx)
+    assert torch.equal(plan.assign, other.assign) and torch.equal(plan.rep, other.rep)
+    assert torch.equal(plan.merge(x), other.merge(x))
+
+
+def test_destinations_of_random_dest_are_the_same_in_every_row(context, tokens):
+    x, ctx = tokens(3, 64), context((8, 8))
+    for rule, same in (("random", True), ("upper-half", False), ("highest", False)):
+        settings = {"name": "retom", "ratio": 0.5, "window": 4, "representative": rule, "keep_representatives": 2}
+        positions = make("strategy", settings).plan(x, ctx).positions
+        assert torch.equal(positions, positions[:1].expand(3, -1)) == same
+
+
+@pytest.mark.parametrize("rank", ("window", "grid"))
+@pytest.mark.parametrize("rule", ("highest", "upper-half", "random", "lowest"))
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_kept_representatives_are_those_of_earlier_tokens_and_sources_those_of_now(grid, rule, rank, context, tokens):
+    n = math.prod(grid)
+    first, second, third = (tokens(2, n, dtype=torch.float64, seed=seed) for seed in range(3))
+    noise = torch.rand(2, n, generator=torch.Generator().manual_seed(5))
+    settings = {"ratio": 0.5, "window": 4, "representative": rule, "rank": rank, "keep_representatives": 5}
+    strategy = make("strategy", {"name": "retom", **settings})
+    plan = strategy.plan(first, context(grid, noise=noise[0]))
+    for x in (second, third):
+        plan = strategy.plan(x, context(grid, noise=noise[1], signals={"last_plan": plan}))
+        for row in range(2):
+            windows = windows_of(grid, (4,) * len(grid))
+            chosen = {tuple(window): representative(rule, noise[0].tolist())(first[row], window) for window in windows}
+            groups = slow_windows(x[row], windows, 0.5, lambda _, window, chosen=chosen: chosen[tuple(window)], rank)
+            assert as_groups(plan, row) == groups
+
+
+def test_representatives_are_chosen_where_nothing_merges_yet(context, tokens):
+    first, second = (tokens(1, 64, dtype=torch.float64, seed=seed) for seed in range(2))
+    ratio = {"name": "step", "values": [0.0, 0.5], "at": [0.5]}
+    strategy = make("strategy", {"name": "retom", "ratio": ratio, "window": 4, "keep_representatives": 5})
+    last = strategy.plan(first, context((8, 8)))
+    assert last.num_groups == 64
+    plan = strategy.plan(second, context((8, 8), progress=0.7, signals={"last_plan": last}))
+    windows = windows_of((8, 8), (4, 4))
+    chosen = {tuple(window): mean_similarity(first[0], window) for window in windows}
+    assert as_groups(plan) == slow_windows(second[0], windows, 0.5, lambda _, window: chosen[tuple(window)])
 
 
 def slow_tomesd(x, grid, stride, ratio, noise=None):

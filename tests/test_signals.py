@@ -2,11 +2,18 @@
 
 import dataclasses
 import weakref
+from itertools import pairwise
 
 import pytest
 import torch
+from test_compile import Graphs
+from test_sites import ToyLine, register_toys
+from tiny import tiny_unet
+from torch import nn
 
-from mergekit_diff import MergePlan, MergeStrategy, RatioSchedule, WindowSchedule, make, merging
+from mergekit_diff import MergePlan, MergeStrategy, RatioSchedule, Site, WindowSchedule, make, merging, register_family
+from mergekit_diff.signals import SIGNALS, asked, toy_signals
+from mergekit_diff.strategies.wrapper import Wrapper
 
 SITE = "down_blocks.0.attentions.0.transformer_blocks.0"
 
@@ -98,6 +105,27 @@ def test_unknown_signal_is_refused_in_one_line(unet, asking, count_hooks):
             pass
         assert "did you mean 'last_plan'" in str(raised.value) and "\n" not in str(raised.value)
         assert count_hooks(unet) == 0
+
+
+def test_needs_are_all_asked_for_unless_settings_say_otherwise():
+    @dataclasses.dataclass(frozen=True)
+    class Needs(MergeStrategy):
+        """Both."""
+
+        needs = tuple(SIGNALS)
+
+        def plan(self, x, ctx):
+            return None
+
+    assert asked(Needs()) == tuple(SIGNALS) and Needs().memory is None
+    for name in ("retom", "random-dest"):
+        assert asked(make("strategy", name)) == ()
+        assert asked(make("strategy", {"name": name, "tokens": "normalized"})) == ("normalized",)
+        keeping = make("strategy", {"name": name, "keep_representatives": 4})
+        assert asked(keeping) == ("last_plan",) and keeping.memory == 4
+        wrapper = make("strategy", {"name": "dynamic-ratio", "inner": keeping})
+        assert isinstance(wrapper, Wrapper) and asked(wrapper) == ("last_plan",) and wrapper.memory == 4
+    assert asked(make("strategy", "tomesd")) == ()
 
 
 def test_last_plan_is_the_one_before_at_the_same_site(unet, latents, predict, asking):
@@ -216,6 +244,15 @@ def test_last_plan_of_guidance_halves_is_for_the_rows_that_the_strategy_sees(une
     assert session.plans()[SITE, "self_attention"][0].assign.shape[0] == 4
 
 
+def test_plan_made_again_for_an_observer_is_the_one_in_use(unet, latents, predict):
+    found = []
+    with merging(unet, "retom", keep_representatives=3, refresh=1, window=4) as session:
+        session.observe(lambda x, ctx, plan, made: found.append((plan, session.fresh_plan(x, ctx), made)))
+        for t in (900, 700, 500, 300, 100):
+            predict(unet, latents(t=t))
+    assert len(found) == 35 and all(made and torch.equal(plan.assign, fresh.assign) for plan, fresh, made in found)
+
+
 @pytest.mark.parametrize("share", ((), ("cfg",), ("grid",)), ids=str)
 def test_normalized_is_the_input_of_the_attention(share, unet, latents, predict, asking):
     strategy, seen = asking
@@ -246,3 +283,101 @@ def test_normalized_tokens_do_not_outlive_the_plan(unet, latents, predict):
     with merging(unet, Watching()):
         predict(unet, latents())
         assert len(seen) == 7 and not any(tokens() is not None for tokens in seen)
+
+
+def test_normalized_tokens_are_those_that_retom_compares(unet, latents, predict, tokens, context):
+    x = tokens(2, 64)
+    normalized = nn.functional.layer_norm(x, x.shape[-1:])
+    strategy = make("strategy", {"name": "retom", "tokens": "normalized"})
+    plan = strategy.plan(x, context((8, 8), signals=toy_signals(strategy, x)))
+    expected = make("strategy", "retom").plan(normalized, context((8, 8)))
+    assert torch.equal(plan.assign, expected.assign)
+    assert not torch.equal(plan.assign, make("strategy", "retom").plan(x, context((8, 8))).assign)
+    outputs = []
+    for each in ("block", "normalized"):
+        with merging(unet, "retom", tokens=each, strict=True):
+            outputs.append(predict(unet, latents()))
+    assert not torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("change", ({"norm_type": "ada_norm_single"}, {"norm_type": "ada_norm"}, {"pos_embed": nn.Identity()}))
+def test_block_whose_norm_reads_more_than_tokens_is_refused_in_one_line(change, unet, count_hooks):
+    for name, value in change.items():
+        setattr(unet.get_submodule(SITE), name, value)
+    with pytest.raises(ValueError) as raised, merging(unet, "retom", tokens="normalized"):
+        pass
+    message = str(raised.value)
+    assert "'normalized'" in message and SITE in message and "1 of 7" in message and "\n" not in message
+    assert count_hooks(unet) == 0
+
+
+def test_own_model_gives_what_its_family_says(families, tokens):
+    register_toys()
+    with pytest.raises(ValueError, match="2 of 2 blocks"), merging(ToyLine(), "retom", tokens="normalized"):
+        pass
+
+    @register_family("ToyLine")
+    def line(model):
+        for i, block in enumerate(model.blocks):
+            yield Site(f"blocks.{i}", block, roles={"self_attention": block.attn}, normalize=nn.Identity())
+
+    torch.manual_seed(0)
+    toy, outputs = ToyLine(), []
+    for each in ("block", "normalized"):
+        with merging(toy, "retom", tokens=each, strict=True):
+            outputs.append(toy(tokens(2, 16), 500))
+    assert torch.equal(*outputs)
+
+
+def test_kept_representatives_change_when_their_steps_are_over(unet, latents, predict):
+    """Random ones, so that they would change at every step; sources change at every step all the same."""
+    kept, groups = [], []
+    options = {"representative": "random", "keep_representatives": 2, "refresh": 1, "window": 4, "ratio": 0.5}
+    with merging(unet, "retom", **options) as session:
+        for t in (900, 700, 500, 300):
+            predict(unet, latents(t=t, seed=t))
+            plan, _ = session.plans()[SITE, "self_attention"]
+            kept.append(plan.positions)
+            groups.append(plan.assign)
+    same = [torch.equal(a, b) for a, b in pairwise(kept)]
+    assert same == [True, False, True]
+    assert not any(torch.equal(a, b) for a, b in pairwise(groups))
+
+
+def test_representatives_kept_no_longer_than_the_plan_change_nothing(unet, latents, predict):
+    outputs = []
+    for keep in (1, 2):
+        with merging(unet, "retom", refresh=2, keep_representatives=keep, window=4):
+            outputs += [torch.stack([predict(unet, latents(t=t, seed=t)) for t in (900, 700, 500, 300)])]
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize(
+    ("options", "graphs"),
+    [
+        ({"tokens": "normalized", "refresh": 3}, 2),
+        ({"keep_representatives": 4, "refresh": 1}, 2),  # one that chooses representatives, one that knows them
+        ({"keep_representatives": 4, "refresh": 2, "tokens": "normalized", "rank": "grid"}, 3),  # and one that keeps the plan
+        ({"keep_representatives": 4, "refresh": 2, "representative": "random", "share": "cfg"}, 3),
+    ],
+    ids=str,
+)
+def test_compiled_session_gives_signals_from_few_graphs(options, graphs):
+    one_level = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
+    unet = tiny_unet(block_out_channels=(16,), mid_block_type=None, **one_level)
+    torch._dynamo.reset()
+
+    @torch.no_grad()
+    def trajectory():
+        generator = torch.Generator().manual_seed(0)
+        sample, text = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 6, 32, generator=generator)
+        return torch.stack([unet(sample, t, text).sample for t in torch.linspace(999, 1, 12).long()])
+
+    with merging(unet, "retom", window=4, **options):
+        expected = trajectory()
+    found = Graphs()
+    with merging(unet, "retom", window=4, **options) as session:
+        session.compile(backend=found)
+        torch.testing.assert_close(trajectory(), expected, atol=1e-4, rtol=0)
+    assert found.count == graphs
+    torch._dynamo.reset()

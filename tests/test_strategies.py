@@ -9,16 +9,38 @@ import torch
 from mergekit_diff import MergePlan, MergeStrategy, make, names
 from mergekit_diff.components import Defaults
 from mergekit_diff.reductions import Pick
+from mergekit_diff.signals import toy_signals
 
 GRIDS = [(8, 8), (6, 10), (7, 9), (1, 1), (2, 1), (3, 3), (3, 4, 5), (17,)]
 RATIOS = (0.0, 0.25, 0.5, 0.75, 0.95)
 LOOSE = {torch.float64: 1e-6, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 STRATEGIES = names("strategy")
+SETTINGS = [
+    {"name": "retom", "representative": "lowest"},
+    {"name": "retom", "representative": "upper-half", "rank": "grid"},
+    {"name": "retom", "representative": "random", "draw": "still", "tokens": "normalized"},
+    {"name": "retom", "rank": "grid", "keep_representatives": 5},
+    {"name": "random-dest", "rank": "grid", "draw": "still", "keep_representatives": 5},
+    {"name": "dynamic-ratio", "inner": {"name": "retom", "tokens": "normalized", "keep_representatives": 5}},
+]
+CASES = [*STRATEGIES, *SETTINGS]
+"""Every strategy with its defaults, and settings that change what some of them do."""
 
 
-def plan_of(name, x, ctx, **settings) -> MergePlan:
-    plan = make("strategy", {"name": name, **settings}).plan(x, ctx)
-    assert isinstance(plan, MergePlan), f"{name} left {ctx.grid} alone"
+def strategy_of(case, **settings) -> MergeStrategy:
+    return make("strategy", {**(case if isinstance(case, dict) else {"name": case}), **settings})
+
+
+def plan_of(case, x, ctx, **settings) -> MergePlan:
+    """The plan for ``x``; by what a strategy asks for, one that comes after a plan for other tokens."""
+    strategy = strategy_of(case, **settings)
+    signals = toy_signals(strategy, x)
+    if "last_plan" in strategy.asks():
+        before = x.roll(1, -1).mul(-1)
+        last = strategy.plan(before, dataclasses.replace(ctx, signals=toy_signals(strategy, before)))
+        signals["last_plan"] = last
+    plan = strategy.plan(x, dataclasses.replace(ctx, signals=signals))
+    assert isinstance(plan, MergePlan), f"{strategy.name} left {ctx.grid} alone"
     return plan
 
 
@@ -51,7 +73,7 @@ def assert_laws(plan, x, tolerance):
 
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", CASES, ids=str)
 def test_plan_is_a_partition_that_merge_and_unmerge_respect(name, grid, ratio, context, tokens):
     n = math.prod(grid)
     for batch in (1, 3):
@@ -65,7 +87,7 @@ def test_plan_is_a_partition_that_merge_and_unmerge_respect(name, grid, ratio, c
 
 @pytest.mark.parametrize("dtype", LOOSE, ids=str)
 @pytest.mark.parametrize("grid", [(8, 8), (7, 9), (3, 4, 5)], ids=str)
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", CASES, ids=str)
 def test_laws_hold_in_every_dtype(name, grid, dtype, context, tokens):
     for batch in (1, 3):
         x = tokens(batch, math.prod(grid), dtype=dtype)
@@ -73,10 +95,10 @@ def test_laws_hold_in_every_dtype(name, grid, dtype, context, tokens):
 
 
 @pytest.mark.parametrize("metric", names("metric"))
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", CASES, ids=str)
 def test_laws_hold_under_every_metric(name, metric, context, tokens):
     x = tokens(2, 63)
-    settings = {f.name for f in dataclasses.fields(type(make("strategy", name)))}
+    settings = {f.name for f in dataclasses.fields(type(strategy_of(name)))}
     if "metric" in settings:
         assert_laws(plan_of(name, x, context((7, 9)), ratio=0.5, metric=metric), x, 1e-6)
     else:
@@ -84,9 +106,9 @@ def test_laws_hold_under_every_metric(name, metric, context, tokens):
 
 
 @pytest.mark.parametrize("window", names("window"))
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", CASES, ids=str)
 def test_laws_hold_under_every_window(name, window, context, tokens):
-    fields = {f.name: f.default for f in dataclasses.fields(type(make("strategy", name)))}
+    fields = {f.name: f.default for f in dataclasses.fields(type(strategy_of(name)))}
     takes = [f for f, default in fields.items() if getattr(default, "kind", None) == "window"]
     for grid in ((8, 8), (7, 9), (2, 3), (1, 5)):
         x = tokens(2, math.prod(grid))
@@ -95,7 +117,7 @@ def test_laws_hold_under_every_window(name, window, context, tokens):
             assert_laws(plan_of(name, x, ctx, ratio=0.5, **dict.fromkeys(takes, window)), x, 1e-6)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", CASES, ids=str)
 def test_laws_hold_where_all_tokens_are_alike(name, context):
     for x in (torch.zeros(2, 64, 8), torch.ones(2, 64, 8)):
         plan = plan_of(name, x, context((8, 8)), ratio=0.5)
@@ -105,7 +127,7 @@ def test_laws_hold_where_all_tokens_are_alike(name, context):
 
 @pytest.mark.parametrize("ratio", (0.25, 0.5, 0.75))
 @pytest.mark.parametrize("grid", [(8, 8), (16, 12), (8, 8, 8)], ids=str)
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", CASES, ids=str)
 def test_ratio_that_fits_the_grid_is_granted(name, grid, ratio, context, tokens):
     x = tokens(2, math.prod(grid))
     plan = plan_of(name, x, context(grid), ratio=ratio)
@@ -113,7 +135,7 @@ def test_ratio_that_fits_the_grid_is_granted(name, grid, ratio, context, tokens)
 
 
 @pytest.mark.parametrize("grid", [(7, 9), (16, 16), (10, 13)], ids=str)
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", CASES, ids=str)
 def test_more_ratio_never_merges_less(name, grid, context, tokens):
     x = tokens(2, math.prod(grid))
     kept = [plan_of(name, x, context(grid), ratio=r).num_groups for r in RATIOS]
@@ -121,27 +143,25 @@ def test_more_ratio_never_merges_less(name, grid, context, tokens):
     assert kept[0] > kept[2]
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", CASES, ids=str)
 def test_same_tokens_and_context_give_the_same_plan(name, context, tokens):
-    strategy = make("strategy", {"name": name, "ratio": 0.5})
     x, ctx = tokens(2, 64), context((8, 8))
     state = torch.get_rng_state()
-    first, second = strategy.plan(x, ctx), strategy.plan(x, ctx)
+    first, second = (plan_of(name, x, ctx, ratio=0.5) for _ in range(2))
     assert torch.equal(first.assign, second.assign) and torch.equal(first.rep, second.rep)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", CASES, ids=str)
 def test_a_row_gets_the_plan_that_it_would_get_alone(name, context, tokens):
-    strategy = make("strategy", {"name": name, "ratio": 0.5})
-    assert not strategy.batch_shared
+    assert not strategy_of(name).batch_shared
     x, ctx = tokens(3, 64), context((8, 8))
-    together, alone = strategy.plan(x, ctx), strategy.plan(x[1:2], ctx)
+    together, alone = plan_of(name, x, ctx, ratio=0.5), plan_of(name, x[1:2], ctx, ratio=0.5)
     y = together.merge(x)
     torch.testing.assert_close(together.unmerge(y)[1:2], alone.unmerge(alone.merge(x[1:2])), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", CASES, ids=str)
 def test_plan_leaves_its_tokens_as_they_were(name, context, tokens):
     x = tokens(2, 64)
     before = x.clone()
@@ -176,7 +196,15 @@ def test_other_noise_gives_other_random_destinations(name, context, tokens):
     assert not torch.equal(plans[0].assign, plans[1].assign)
 
 
-@pytest.mark.parametrize("name", ("retom", "downsample"))
+@pytest.mark.parametrize("name", ("random-dest", {"name": "retom", "representative": "upper-half"}), ids=str)
+def test_still_choices_follow_from_still_noise_alone(name, context, tokens):
+    x, draws = tokens(2, 64), [torch.rand(64, generator=torch.Generator().manual_seed(s)) for s in (1, 2)]
+    for draw, moves, stays in (("anew", "noise", "still"), ("still", "still", "noise")):
+        plans = {w: [plan_of(name, x, context((8, 8), **{w: d}), draw=draw).assign for d in draws] for w in (moves, stays)}
+        assert not torch.equal(*plans[moves]) and torch.equal(*plans[stays])
+
+
+@pytest.mark.parametrize("name", ("retom", "downsample", {"name": "retom", "representative": "lowest", "rank": "grid"}), ids=str)
 def test_noise_is_nothing_to_a_strategy_without_chance(name, context, tokens):
     x = tokens(2, 64)
     plans = [plan_of(name, x, context((8, 8), noise=torch.rand(64, generator=torch.Generator().manual_seed(s)))) for s in (1, 2)]
@@ -194,7 +222,7 @@ def test_defaults_of_the_session_are_those_of_the_contract():
 
 
 def test_plan_made_in_inference_mode_lets_gradients_through_later(context, tokens):
-    for name in STRATEGIES:
+    for name in CASES:
         with torch.inference_mode():
             plan_of(name, tokens(1, 35), context((5, 7)), ratio=0.5).merge(tokens(1, 35))
         x = tokens(1, 35).requires_grad_()
