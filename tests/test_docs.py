@@ -61,6 +61,14 @@ def test_first_example_generates_an_image_on_merged_tokens(document, tmp_path, m
     assert "granted" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("registry")
+def test_strategy_of_the_guide_that_asks_for_a_signal_merges():
+    exec(blocks("docs/guide/write-a-strategy.md")[0], {"__name__": "example"})
+    with merging(tiny_unet(), "tomesd-normalized", strict=True) as session, torch.no_grad():
+        session.model(torch.randn(1, 4, 16, 16), 1, torch.randn(1, 16, 32))
+    assert session.report().granted == pytest.approx(0.5)
+
+
 def test_model_of_the_guide_is_merged(capsys):
     exec(blocks("docs/guide/add-a-model.md")[0], namespace := {"__name__": "example"})
     assert namespace["session"].report().granted == pytest.approx(0.5)
