@@ -19,6 +19,18 @@ from mergekit_diff import registry as parts  # noqa: E402
 torch.set_num_threads(1)  # tiny models lose more by waiting for a second core than they gain
 
 
+@pytest.fixture(scope="session", autouse=True)
+def small_costs():
+    """Costs of a study's cells are those of the embedded model's U-Net: one of Stable Diffusion's size takes seconds a study."""
+    from mergekit_diff.experiments.bench import overhead, step_share
+    from mergekit_diff.experiments.bench.config import Bench
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overhead, "BLOCK", Bench(size="emoji", refresh=[1]))
+        patch.setattr(step_share, "STEP", Bench(size="emoji", at="step"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def context():
     """A context for a grid, with noise that follows from its size."""

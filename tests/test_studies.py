@@ -113,6 +113,10 @@ def test_costs_count_what_merging_saves(model, tmp_path):
     assert costs["base"]["flops"] > costs["ratio=0.5"]["flops"] > costs["ratio=0.75"]["flops"]
     assert costs["ratio=0.5"]["plan_ms"] > costs["base"]["plan_ms"]
     assert all(cost["attention_ms"] > 0 for cost in costs.values())
+    assert costs["base"]["share"] == costs["base"]["share_flops"] == 1 and costs["base"]["share_overhead"] == 0
+    shares = [costs[f"ratio={ratio}"]["share_flops"] for ratio in (0, 0.5, 0.75)]
+    assert shares[0] == pytest.approx(1) and shares[2] < shares[1] < 0.99
+    assert all(cost["share"] == cost["share_flops"] + cost["share_overhead"] for cost in costs.values())
 
 
 MODULE = """

@@ -15,14 +15,14 @@ from mergekit_diff.sites import find_sites
 
 
 class Operations:
-    """Counts the floating-point operations of a denoiser's calls, and nothing else of a pipeline.
+    """Counts the floating-point operations of a module's calls, such as a denoiser's, and nothing else of a pipeline.
 
     Args:
-        model: the denoiser.
+        *modules: all that count, none of them inside another.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.total, self.calls = model, 0, 0
+    def __init__(self, *modules: nn.Module) -> None:
+        self.modules, self.total, self.calls = modules, 0, 0
 
     @contextmanager
     def counting(self) -> Iterator[None]:
@@ -37,7 +37,8 @@ class Operations:
             def after(*_: object) -> None:
                 self.total += counter.get_total_flops()
 
-            handles = [self.model.register_forward_pre_hook(before, prepend=True), self.model.register_forward_hook(after)]
+            handles = [module.register_forward_pre_hook(before, prepend=True) for module in self.modules]
+            handles += [module.register_forward_hook(after) for module in self.modules]
             try:
                 yield
             finally:

@@ -65,10 +65,12 @@ def _measure_costs(run: Run, study: Study, planned: Sequence[Cell], pipe: Any, a
     if path.exists() and not anew:
         return
     from ..models import load_pipeline
-    from .cost import costs
+    from .cost import costs, shares
 
     pipe = pipe or load_pipeline(study.model, study.device, study.dtype)
     values = costs(pipe, planned, study.prompts[0])
+    for cell, of_large in shares(run, planned, pipe.device.type, study.dtype).items():
+        values[cell] |= of_large
     for cell, rows in run.cells.items():
         values[cell]["step_seconds"] = _spread([seconds for row in rows for seconds in row.step_seconds])
     write_atomically(path, json.dumps(values, indent=1).encode())

@@ -1,0 +1,94 @@
+"""The time that planning and moving tokens take in a transformer block, as shares of the block's own time without merging."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from mergekit_diff import MergeStrategy, merging
+
+from ..provenance import processor
+from .config import Bench
+from .subject import subject
+from .timing import Seconds, take_turns
+from .variants import BASE, Variant
+
+BLOCK = Bench(refresh=[1])
+"""The first block of Stable Diffusion 1.5 at 512x512 pixels with guidance: 4,096 tokens of 320 channels, batch 2."""
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to merge in the block.
+
+    Args:
+        strategy: makes the plans.
+        roles: what runs on merged tokens.
+        share: as in ``merging``.
+        proportional: as in ``merging``.
+    """
+
+    strategy: MergeStrategy
+    roles: tuple[str, ...]
+    share: tuple[str, ...] = ()
+    proportional: bool | None = None
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """What merging adds to a block, as shares of the block's time without merging.
+
+    Args:
+        plan: the time to plan once.
+        move: the time to merge and unmerge, in all roles.
+    """
+
+    plan: float
+    move: float
+
+
+def overheads(ways: Mapping[str, Way], device: str, dtype: str, rounds: int = ROUNDS) -> dict[str, Overhead]:
+    """Time every way in turns with the block without merging; medians of the ratios within a round.
+
+    Args:
+        ways: by name; equal ones are timed once.
+        device: where, such as "cpu".
+        dtype: of tokens and weights, such as "float32".
+        rounds: how many, after one that is not counted.
+    """
+    block = subject(replace(BLOCK, dtype=dtype), device)
+    different = {repr(way): way for way in ways.values()}
+    every = [
+        Variant(BASE, lambda _: nullcontext(lambda: (0, 0))),
+        *(Variant(key, _merging(way)) for key, way in different.items()),
+    ]
+    times = take_turns(block, every, 1 + rounds, sorted({role for way in different.values() for role in way.roles}))
+    counted = {name: moments["fresh"][1:] for name, moments in times.items()}
+    return {name: _overhead(counted[repr(way)], counted[BASE]) for name, way in ways.items()}
+
+
+def machine(device: str) -> str:
+    """What a time was measured on, in a few words."""
+    name = torch.cuda.get_device_name() if device == "cuda" else processor()
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def _merging(way: Way) -> Callable[[nn.Module], AbstractContextManager[Callable[[], tuple[int, int]]]]:
+    @contextmanager
+    def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:
+        options = {"roles": way.roles, "share": way.share, "proportional": way.proportional}
+        with merging(model, way.strategy, refresh=1, **options) as session:
+            yield lambda: session.report().tokens
+
+    return attach
+
+
+def _overhead(merged: Sequence[Seconds], base: Sequence[Seconds]) -> Overhead:
+    rounds = list(zip(merged, base, strict=True))
+    plan = [own["plan"] / other["wall"] for own, other in rounds]
+    move = [(own["merge"] + own["unmerge"]) / other["wall"] for own, other in rounds]
+    return Overhead(float(np.median(plan)), float(np.median(move)))

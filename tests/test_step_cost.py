@@ -1,0 +1,179 @@
+"""What a step costs as a share of the base's: operations as they are counted, times put together as they are described."""
+
+import math
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from synthetic_run import a_row
+
+from mergekit_diff import make, merging
+from mergekit_diff.experiments.bench import overhead, step_share
+from mergekit_diff.experiments.bench.config import Bench
+from mergekit_diff.experiments.bench.instruments import Operations
+from mergekit_diff.experiments.bench.overhead import Overhead, Way, overheads
+from mergekit_diff.experiments.bench.peers import floor, hooked
+from mergekit_diff.experiments.bench.sizes import UNETS
+from mergekit_diff.experiments.bench.subject import subject
+from mergekit_diff.experiments.results.run import Run
+from mergekit_diff.experiments.run import cost
+from mergekit_diff.experiments.study.loading import build
+from mergekit_diff.experiments.study.sweep import cells
+from mergekit_diff.sites import find_sites
+
+SMALL = Bench(size="small", at="step", pixels=128)
+"""A U-Net with 16x16 and 8x8 tokens, and with 4x4 in the middle."""
+ROLES = (
+    ["self_attention"],
+    ["key_value"],
+    ["cross_attention"],
+    ["self_attention", "key_value"],
+    ["self_attention", "cross_attention", "feed_forward"],
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with pytest.MonkeyPatch.context() as patch:
+        channels = {"block_out_channels": (32, 64, 64), "attention_head_dim": 2, "layers_per_block": 1, "norm_num_groups": 8}
+        blocks = {
+            "down_block_types": ("CrossAttnDownBlock2D",) * 2 + ("DownBlock2D",),
+            "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 2,
+        }
+        patch.setitem(UNETS, "small", {"sample_size": 16, "cross_attention_dim": 32, **channels, **blocks})
+        yield
+
+
+step = cache(lambda device: subject(SMALL, device))
+"""Building it takes longer than counting."""
+
+
+def counted(attach, device="meta"):
+    """Operations of a step, in whatever session or hooks."""
+    counter = Operations(step(device).model)
+    with attach(step(device).model), counter.counting():
+        step(device).call()
+    return counter.total
+
+
+base = cache(lambda device: counted(nullcontext, device))
+
+
+@pytest.mark.parametrize("levels", [1, 2, None])
+@pytest.mark.parametrize("roles", ROLES, ids="+".join)
+def test_the_formula_is_the_count_at_every_ratio(roles, levels):
+    few, many = (
+        counted(lambda model, kept=kept: hooked(model, roles, levels or 3, floor(1 - kept))) / base("meta")
+        for kept in (0.0625, 0.625)
+    )
+    assert step_share.step_share(roles, levels, [0.0625], SMALL) == pytest.approx(few, rel=1e-9)
+    assert step_share.step_share(roles, levels, [0.0625, 0.625, 0.625, 1.0], SMALL) == pytest.approx((few + 2 * many + 1) / 4)
+    assert few < many < 1
+
+
+def test_a_session_of_a_strategy_does_as_many_operations(recorder):
+    strategy = recorder[0]()  # half of the tokens, found without an operation that is counted
+    options = {"roles": ["self_attention", "feed_forward"], "levels": 2}
+    share = counted(lambda model: merging(model, strategy, **options), "cpu") / base("cpu")
+    assert step_share.step_share(options["roles"], 2, [0.5], SMALL) == pytest.approx(share, rel=1e-9)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_self_attention_saves_what_the_textbook_says(levels):
+    saved, kept = 0, 0.25
+    for site in find_sites(step("meta").model):
+        if site.level < levels:
+            width, n = site.roles["self_attention"].to_q.in_features, 256 // 4**site.level
+            saved += 2 * (4 * 2 * width**2 * n * (1 - kept) + 4 * width * n**2 * (1 - kept**2))  # a batch of 2
+    share = step_share.step_share(["self_attention"], levels, [kept], SMALL)
+    assert (1 - share) * base("meta") == pytest.approx(saved, rel=1e-9)
+
+
+def test_a_ratio_that_changes_saves_less_attention_than_its_mean_and_as_much_of_a_linear_layer():
+    def at(role, kept):
+        return step_share.step_share([role], 1, kept, SMALL)
+
+    assert at("self_attention", [0.25, 0.75]) > at("self_attention", [0.5])
+    for role in ("feed_forward", "cross_attention", "key_value"):
+        assert at(role, [0.25, 0.75]) == pytest.approx(at(role, [0.5]))
+
+
+def test_blocks_of_more_levels_do_more_of_the_step_and_never_all():
+    one, two, every = (step_share.blocks_share(levels, SMALL) for levels in (1, 2, None))
+    assert 0 < one < two < every < 1
+    assert [step_share.sites_of_a_grid(levels, SMALL) for levels in (1, 2, None)] == [3, 3, pytest.approx(7 / 3)]
+
+
+def test_nothing_is_left_on_the_unet_whose_operations_are_counted(count_hooks):
+    model = step_share._step(*step_share._shape(SMALL)).model
+    before = count_hooks(model)
+    step_share.step_share(["key_value"], 1, [0.3], SMALL)
+    step_share.blocks_share(2, SMALL)
+    assert count_hooks(model) == before
+
+
+def test_several_modules_are_counted_together():
+    a, b = torch.nn.Linear(4, 8), torch.nn.Linear(8, 2)
+    together, alone = Operations(a, b), Operations(b)
+    for counter in (together, alone):
+        with counter.counting():
+            torch.nn.functional.linear(b(a(torch.zeros(3, 4))), torch.zeros(5, 2))
+    assert (together.total, alone.total) == (2 * 3 * (4 * 8 + 8 * 2), 2 * 3 * 8 * 2)
+    assert (together.calls, alone.calls) == (2, 1)
+
+
+def test_overheads_are_medians_of_ratios_within_a_round_and_equal_ways_are_timed_once(monkeypatch):
+    ways = {"a": Way(make("strategy", "retom"), ("self_attention",)), "b": Way(make("strategy", "tomesd"), ("key_value",))}
+    ways["again"] = replace(ways["a"])
+    seen = []
+
+    def invented(block, variants, rounds, roles):
+        seen.append(([one.name for one in variants], rounds, roles))
+        slow, plans = [100.0, 1.0, 2.0, 4.0], [9.0, 1.0, 2.0, 3.0]  # the first round warms up; the machine grows slower
+        part = {"base": 0.0, repr(ways["a"]): 1.0, repr(ways["b"]): 2.0}
+        return {one.name: {"fresh": [{"wall": 8 * s, "plan": part[one.name] * plan * s, "merge": s, "unmerge": s, "attention": s}
+                                     for s, plan in zip(slow, plans, strict=True)]} for one in variants}  # fmt: skip
+
+    monkeypatch.setattr(overhead, "take_turns", invented)
+    found = overheads(ways, "cpu", "float32", rounds=3)
+    assert found == {"a": Overhead(0.25, 0.25), "b": Overhead(0.5, 0.25), "again": Overhead(0.25, 0.25)}
+    assert seen == [(["base", repr(ways["a"]), repr(ways["b"])], 4, ["key_value", "self_attention"])]
+
+
+@pytest.mark.parametrize("share", [(), ("cfg",), ("grid",)])
+def test_a_way_plans_in_the_block_as_its_cell_does(share, recorder, monkeypatch):
+    strategy, seen = recorder
+    plan, rows = strategy.plan, []
+    monkeypatch.setattr(strategy, "plan", lambda self, x, ctx: rows.append(len(x)) or plan(self, x, ctx))
+    found = overheads({"mine": Way(strategy(), ("self_attention", "feed_forward"), share)}, "cpu", "float32", rounds=1)
+    assert rows == [1 if share == ("cfg",) else 2] * 2 and {ctx.progress for ctx in seen} == {0.5}
+    assert math.isfinite(found["mine"].plan) and math.isfinite(found["mine"].move)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Rows of a study of three cells, and the cells."""
+    sweep = {"strategy": {"values": [{"name": "tomesd", "ratio": 0.5}, {"name": "retom", "ratio": 0.25}]}}
+    study = build({"prompts": ["p"], "sweep": sweep, "merging": {"levels": 2, "roles": ["self_attention"]}})
+    planned = cells(study)
+    kept = {"tomesd": [0.5] * 4, "retom": [0.75, 0.25, 0.75, 0.25]}
+    rows = [a_row(cell="base", role="base", strategy="base")]
+    rows += [a_row(cell=cell.name, merging=cell.merging | {"refresh": 2}, kept=kept[cell.name]) for cell in planned]
+    return Run(tmp_path, {"study": study.record()}, rows), planned
+
+
+@pytest.mark.parametrize(("share", "sites"), [([], 1), (["grid"], 3)])
+def test_shares_are_put_together_as_they_are_described(run, share, sites, monkeypatch):
+    run, planned = run
+    planned = [replace(cell, merging=cell.merging | {"share": share}) for cell in planned]
+    monkeypatch.setattr(step_share, "STEP", SMALL)
+    monkeypatch.setattr(cost, "overheads", lambda ways, device, dtype: {name: Overhead(0.2, 0.1) for name in ways})
+    found = cost.shares(run, planned, "cpu", "float32")
+    base, tomesd, retom = (found[name] for name in ("base", "tomesd", "retom"))
+    assert (base["share"], base["share_flops"], base["share_overhead"]) == (1, 1, 0)
+    assert tomesd["share_overhead"] == pytest.approx(step_share.blocks_share(2, SMALL) * (0.2 / (2 * sites) + 0.1))
+    assert tomesd["share_flops"] == step_share.step_share(["self_attention"], 2, [0.5], SMALL) < retom["share_flops"] < 1
+    assert all(one["share"] == one["share_flops"] + one["share_overhead"] for one in found.values())
+    assert all(torch.__version__ in one["measured_on"] for one in found.values())
