@@ -6,6 +6,7 @@ What one observation is, and why distances are compared by ratio, is said in :mo
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -76,6 +77,9 @@ class Comparison:
         return abs(math.log(self.effect) if self.by == RATIO and self.effect > 0 else self.effect)
 
 
+AnyComparison = TypeVar("AnyComparison", bound=Comparison)
+
+
 @dataclass(frozen=True)
 class Scale:
     """How cells are compared on a metric.
@@ -133,7 +137,44 @@ def paired(cells: Mapping[str, Sequence[Row]], names: Sequence[tuple[str, str]],
     largest = max((one.size for one in raw if one.verdict == AGAIN), default=-math.inf)
     counted = [one for one in raw if not one.verdict]
     corrected = iter(holm([one.p for one in counted]))
-    return [one if one.verdict else _judged(one, next(corrected), scale, len(counted), largest) for one in raw]
+    return [one if one.verdict else judged(one, next(corrected), scale, len(counted), largest) for one in raw]
+
+
+def described(empty: AnyComparison, observed: Sequence[float], reason: str = "") -> AnyComparison:
+    """A comparison with its statistics; without a verdict yet, or "not comparable: ...".
+
+    Args:
+        empty: a comparison without statistics.
+        observed: the difference of every prompt, or the logarithm of its ratio.
+        reason: why there can be no verdict although the numbers would allow one.
+    """
+    shown = math.exp if empty.by == RATIO else float
+    middle, low, high = (shown(value) for value in bootstrap(observed))
+    verdict = _unusable(observed) or reason
+    one = replace(empty, prompts=len(observed), effect=middle, low=low, high=high, verdict=verdict)
+    if verdict:
+        return one
+    p, visible = sign_flip(observed), shown(detectable(observed, len(observed)))
+    return replace(one, p=p, p_holm=p, visible=visible, least=p <= least_p(len(observed)))
+
+
+def judged(one: AnyComparison, p_holm: float, scale: Scale, compared: int, largest: float = -math.inf) -> AnyComparison:
+    """A comparison with its verdict.
+
+    Args:
+        one: a comparison with its statistics.
+        p_holm: its corrected p.
+        scale: what is compared, and how.
+        compared: how many comparisons it is corrected for.
+        largest: size of the largest effect of a cell against itself with other random numbers.
+    """
+    higher = one.effect > (1 if one.by == RATIO else 0)
+    verdict = UNSURE if p_holm >= ALPHA else BETTER if higher == (scale.better == "higher") else WORSE
+    if verdict == UNSURE and _inside(one, scale.margin):
+        verdict = SAME
+    if verdict == UNSURE and compared * 2 / 2**one.prompts >= ALPHA:  # the smallest p that the test can have, corrected
+        verdict = f"{UNSURE}: too few prompts for {compared} comparisons"
+    return replace(one, p_holm=p_holm, verdict=verdict, within_repeat=one.size <= largest)
 
 
 def _comparison(cell: Sequence[Row], control: Sequence[Row], scale: Scale) -> Comparison:
@@ -144,17 +185,8 @@ def _comparison(cell: Sequence[Row], control: Sequence[Row], scale: Scale) -> Co
 
 
 def _of_images(empty: Comparison, cell: Sequence[Row], control: Sequence[Row], scale: Scale) -> Comparison:
-    shown = math.exp if scale.by == RATIO else float
     observed = list(differences(cell, control, scale.metric, scale.by).values())
-    middle, low, high = (shown(value) for value in bootstrap(observed))
-    one = replace(
-        empty, prompts=len(observed), effect=middle, low=low, high=high, verdict=_not_comparable(cell, control, observed)
-    )
-    if one.verdict:
-        return one
-    p = sign_flip(observed)
-    visible = shown(detectable(observed, len(observed)))
-    return replace(one, p=p, p_holm=p, visible=visible, least=p <= least_p(len(observed)))
+    return described(empty, observed, _elsewhere(cell, control))
 
 
 def _of_sets(empty: Comparison, cell: Sequence[Row], control: Sequence[Row], scale: Scale) -> Comparison:
@@ -177,13 +209,12 @@ def _of_sets(empty: Comparison, cell: Sequence[Row], control: Sequence[Row], sca
     )
 
 
-def _not_comparable(cell: Sequence[Row], control: Sequence[Row], observed: list[float]) -> str:
+def _unusable(observed: Sequence[float]) -> str:
+    """Why these numbers give no verdict; empty if they may."""
     if len(observed) < 2:
         return f"{NOT_COMPARABLE}: {len(observed)} prompts in common"
-    if not np.isfinite(observed).all():
-        lost = int((~np.isfinite(observed)).sum())
-        return f"{NOT_COMPARABLE}: {lost} of {len(observed)} prompts have no finite difference or ratio"
-    return _elsewhere(cell, control)
+    lost = int((~np.isfinite(observed)).sum())
+    return f"{NOT_COMPARABLE}: {lost} of {len(observed)} prompts have no finite difference or ratio" if lost else ""
 
 
 def _elsewhere(cell: Sequence[Row], control: Sequence[Row]) -> str:
@@ -198,16 +229,6 @@ def _elsewhere(cell: Sequence[Row], control: Sequence[Row]) -> str:
     if abs(granted[0] - granted[1]) > GRANTED_APART:
         return f"{NOT_COMPARABLE}: granted ratios {granted[0]:.3f} and {granted[1]:.3f}"
     return ""
-
-
-def _judged(one: Comparison, p_holm: float, scale: Scale, cells: int, largest: float) -> Comparison:
-    higher = one.effect > (1 if one.by == RATIO else 0)
-    verdict = UNSURE if p_holm >= ALPHA else BETTER if higher == (scale.better == "higher") else WORSE
-    if verdict == UNSURE and _inside(one, scale.margin):
-        verdict = SAME
-    if verdict == UNSURE and cells * 2 / 2**one.prompts >= ALPHA:  # the smallest p that the test can have, corrected
-        verdict = f"{UNSURE}: too few prompts for {cells} comparisons"
-    return replace(one, p_holm=p_holm, verdict=verdict, within_repeat=one.size <= largest)
 
 
 def _inside(one: Comparison, margin: float | None) -> bool:

@@ -7,7 +7,7 @@ which does not depend on that factor.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from .inference import bootstrap
 from .row import Row
@@ -17,14 +17,13 @@ DIFFERENCE, RATIO = "difference", "ratio"
 
 def differences(cell: Iterable[Row], control: Iterable[Row], metric: str, by: str = DIFFERENCE) -> dict[str, float]:
     """By prompt, the mean over seeds of cell minus control, or of the logarithm of their ratio: not finite where one is 0."""
-    size = _logarithm if by == RATIO else float
-    own, other = _values(cell, metric, size), _values(control, metric, size)
-    return _per_prompt({key: value - other[key] for key, value in own.items() if key in other})  # inf - inf is NaN, and reported
+    own, other = values_of(cell, metric, by), values_of(control, metric, by)
+    return per_prompt({key: value - other[key] for key, value in own.items() if key in other})  # inf - inf is NaN, and reported
 
 
 def interval(rows: Iterable[Row], metric: str) -> tuple[float, float, float]:
     """Mean of a metric over the prompts of one cell, with its 95% bootstrap interval; NaN if nothing was measured."""
-    return bootstrap(list(_per_prompt(_values(rows, metric)).values()))
+    return bootstrap(list(per_prompt(values_of(rows, metric)).values()))
 
 
 def pairs(cell: Iterable[Row], control: Iterable[Row]) -> set[tuple[str, int]]:
@@ -32,16 +31,19 @@ def pairs(cell: Iterable[Row], control: Iterable[Row]) -> set[tuple[str, int]]:
     return {(row.prompt, row.seed) for row in cell} & {(row.prompt, row.seed) for row in control}
 
 
-def _values(rows: Iterable[Row], metric: str, size: Callable[[float], float] = float) -> dict[tuple[str, int], float]:
+def values_of(rows: Iterable[Row], metric: str, by: str = DIFFERENCE) -> dict[tuple[str, int], float]:
+    """By prompt and seed, the metric, or its logarithm where it is compared by ratio: minus infinity for 0."""
+    size = _logarithm if by == RATIO else float
     return {(row.prompt, row.seed): size(row.metrics[metric]) for row in rows if metric in row.metrics}
 
 
-def _logarithm(value: float) -> float:
-    return math.log(value) if value > 0 else -math.inf
-
-
-def _per_prompt(values: Mapping[tuple[str, int], float]) -> dict[str, float]:
+def per_prompt(values: Mapping[tuple[str, int], float]) -> dict[str, float]:
+    """By prompt, the mean over its seeds."""
     groups: dict[str, list[float]] = {}
     for (prompt, _), value in values.items():
         groups.setdefault(prompt, []).append(value)
     return {prompt: math.fsum(group) / len(group) for prompt, group in groups.items()}
+
+
+def _logarithm(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
