@@ -1,6 +1,6 @@
 """The tables of a run as Markdown: for its own tables.md, and for LOG.md."""
 
-from . import tables
+from . import equal_cost, tables
 from .answer import answer, caveats
 from .run import Run
 
@@ -20,6 +20,8 @@ def finding(run: Run) -> str:
     texts.append(_fidelity(run))
     if run.comparisons:
         texts.append(tables.markdown(tables.VERDICTS, tables.verdict_table(run.comparisons, run.beside)))
+    if at_equal_cost := equal_cost.at_equal_cost(run):
+        texts.append(tables.markdown(equal_cost.TITLE, equal_cost.table(at_equal_cost)))
     for comparisons in run.qualities.values():
         if comparisons:
             texts.append(tables.markdown(tables.QUALITY, tables.verdict_table(comparisons, {})))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..files import write_atomically
 from ..metrics import metrics
-from ..results import summary, tables
+from ..results import equal_cost, summary, tables
 from ..results.answer import answer, caveats
 from ..results.run import Run
 from ..study.cell import Cell
@@ -101,6 +101,8 @@ def _show(run: Run) -> None:
         print(note)
     if run.comparisons:
         show_table(tables.VERDICTS, tables.verdict_table(run.comparisons, run.beside))
+    if at_equal_cost := equal_cost.at_equal_cost(run):
+        show_table(equal_cost.TITLE, equal_cost.table(at_equal_cost))
     for comparisons in run.qualities.values():
         if comparisons:
             show_table(tables.QUALITY, tables.verdict_table(comparisons, {}))

@@ -1,0 +1,113 @@
+"""Curves of a metric over cost: cells that differ only in their ratio are the points of one.
+
+Between two neighbouring points the metric is interpolated linearly over the cost, for a metric that is compared by ratio its
+logarithm; nothing is extrapolated. This is done image by image, so that the pairing by prompt and seed is kept.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from ..metrics import metrics
+from ..study.labels import value_label
+from .pairing import values_of
+from .run import Run
+
+Values = Mapping[tuple[str, int], float]
+"""A metric, or its logarithm, by prompt and seed."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A cell of a family.
+
+    Args:
+        cost: of a denoising step, as a share of the base's.
+        cell: its name.
+        values: of its images.
+    """
+
+    cost: float
+    cell: str
+    values: Values
+
+
+@dataclass(frozen=True)
+class Family:
+    """Cells that differ only in their ratio.
+
+    Args:
+        name: what they have in common.
+        points: at least one; the cheapest first.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest cost."""
+        return self.points[0].cost, self.points[-1].cost
+
+    def costs_inside(self, other: "Family") -> list[float]:
+        """The different costs of its points that are in the range of another family's."""
+        low, high = other.ends
+        return list(dict.fromkeys(point.cost for point in self.points if low <= point.cost <= high))
+
+    def at(self, cost: float) -> tuple[tuple[str, ...], Values]:
+        """At a cost in its range: the cells next to it, and the values of images that all of these have.
+
+        >>> points = Point(0.5, "a", {("p", 0): 1.0}), Point(0.75, "b", {("p", 0): 3.0, ("q", 0): 3.0})
+        >>> Family("f", points).at(0.625)
+        (('a', 'b'), {('p', 0): 2.0})
+        """
+        for point in self.points:
+            if point.cost == cost:
+                return (point.cell,), point.values
+        low, high = next((a, b) for a, b in pairwise(self.points) if a.cost < cost < b.cost)
+        weight = (cost - low.cost) / (high.cost - low.cost)
+        both = low.values.keys() & high.values.keys()
+        between = {key: (1 - weight) * value + weight * high.values[key] for key, value in low.values.items() if key in both}
+        return (low.cell, high.cell), between
+
+
+def families(run: Run, metric: str) -> list[Family]:
+    """The families of all cells whose cost as a share of the base's is known, bases and repetitions left out.
+
+    Args:
+        run: with rows and costs.
+        metric: of single images.
+    """
+    groups: dict[str, list[str]] = {}
+    for cell, rows in run.cells.items():
+        if rows[0].role in ("control", "cell") and "share" in run.costs.get(cell, {}):
+            groups.setdefault(json.dumps(_without_ratio(rows[0].values), sort_keys=True), []).append(cell)
+    names = _names([_without_ratio(run.cells[cells[0]][0].values) for cells in groups.values()])
+    return [Family(name, _points(run, cells, metric)) for name, cells in zip(names, groups.values(), strict=True)]
+
+
+def _points(run: Run, cells: Iterable[str], metric: str) -> tuple[Point, ...]:
+    points = [Point(run.costs[cell]["share"], cell, values_of(run.cells[cell], metric, metrics()[metric].by)) for cell in cells]
+    return tuple(sorted(points, key=lambda point: point.cost))
+
+
+def _without_ratio(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Swept values without a constant ratio. One that changes over steps or sites stays: it is another strategy, not a point."""
+    rest = {key: value for key, value in values.items() if key != "strategy.ratio" or _changes(value)}
+    strategy = rest.get("strategy")
+    if isinstance(strategy, Mapping) and not _changes(strategy.get("ratio")):
+        rest["strategy"] = {key: value for key, value in strategy.items() if key != "ratio"}
+    return rest
+
+
+def _changes(ratio: Any) -> bool:  # noqa: ANN401
+    return isinstance(ratio, Mapping) and ratio.get("name") != "constant"
+
+
+def _names(common: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A name for each, with a strategy's settings only where another one has the same name."""
+    strategies = {json.dumps(values["strategy"], sort_keys=True): values["strategy"] for values in common if "strategy" in values}
+    specs = {"strategy": {"values": list(strategies.values())}}
+    return [", ".join(value_label(key, value, specs) for key, value in values.items()) for values in common]
