@@ -37,7 +37,7 @@ def test_a_study_says_what_it_asks_and_every_other_cell_has_a_control(name):
     assert study.question.endswith("?") and study.hypothesis
     assert isinstance(study.primary, Primary) and study.primary.metric in study.metrics
     planned = cells(study)
-    controls = {cell.name for cell in planned if cell.is_control}
+    controls = {cell.base().name for cell in planned} if study.control == "base" else {c.name for c in planned if c.is_control}
     assert controls and all(cell.against in controls for cell in planned if cell.role == "cell")
     assert all(cell.merging["levels"] for cell in planned), "strategies' own levels differ"
 

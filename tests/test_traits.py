@@ -1,6 +1,6 @@
 """Traits: what toy layers show of a strategy's choice, and what else differs between a cell and its control."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import yaml
@@ -141,6 +141,7 @@ MEANT = {
     "pareto": {"roles", "redrawn"},
     "preset": {"redrawn"},
     "representative-vs-random": {"halves", "redrawn"},
+    "retom-ingredients": {"redrawn"},
     "sd15-imagenet": {"refresh", "halves", "redrawn"},
     "tomesd-same-windows": {"redrawn"},
     "whole-block": {"redrawn"},
@@ -151,7 +152,7 @@ MEANT = {
 def test_cells_of_the_packages_studies_differ_only_as_their_files_say(name):
     planned = cells(load_study(name))
     by_name = {cell.name: cell for cell in planned}
-    pairs = [(cell, by_name[cell.against]) for cell in planned if cell.against]
+    pairs = [(cell, by_name[cell.against]) for cell in planned if cell.against in by_name]
     assert {line.split(":")[0] for pair in pairs for line in differences(*pair)} == MEANT.get(name, set())
 
 
@@ -180,3 +181,12 @@ def test_a_run_says_what_differs_before_it_makes_images_and_keeps_it(tmp_path, c
     assert note not in capsys.readouterr().out
     assert main(["run", str(tmp_path / "study.yaml")]) == 0
     assert note not in capsys.readouterr().out
+
+
+def test_a_still_draw_is_random_but_not_drawn_again_at_every_step():
+    half = {"name": "retom", "ratio": 0.5, "representative": "upper-half"}
+    planned = cells(build({"sweep": {"strategy": {"values": [half, half | {"draw": "still"}]}}, "control": {"strategy": half}}))
+    anew, still = (traits(cell) for cell in planned[:2])
+    assert (anew.random, still.random) == (True, True) and planned[2].is_repeat
+    merging = [replace(cell, merging=cell.merging | {"refresh": 1}) for cell in planned[:2]]
+    assert [traits(cell).redrawn for cell in merging] == ["at every step", "never"]

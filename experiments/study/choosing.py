@@ -3,7 +3,7 @@
 What a strategy says of itself may be wrong or missing, so these look at its plans.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mergekit_diff import LayerContext, MergeStrategy
 from mergekit_diff.settling import settled
+from mergekit_diff.signals import toy_signals
 
 from .rehearsal import toy_context
 
@@ -23,11 +24,17 @@ ALIKE = 8.0
 """Common to all tokens, in standard deviations, so that strategies that follow the content find something to merge."""
 
 
-def is_random(strategy: MergeStrategy, role: str) -> bool:
-    """Whether another draw of ``ctx.noise`` changes the plan for the same tokens."""
+def is_random(strategy: MergeStrategy, role: str, draws: Sequence[str] = ("noise", "still")) -> bool:
+    """Whether another draw changes the plan for the same tokens.
+
+    Args:
+        strategy: what is tried.
+        role: where it merges.
+        draws: what is drawn again: ``ctx.noise``, which every step has anew, ``ctx.still``, or both.
+    """
     draw = torch.Generator().manual_seed(1)
     for x, ctx in _layers(role):
-        other = replace(ctx, noise=torch.rand(ctx.noise.shape, generator=draw))
+        other = replace(ctx, **{name: torch.rand(ctx.noise.shape, generator=draw) for name in draws})
         if not torch.equal(_targets(strategy, x, ctx), _targets(strategy, x, other)):
             return True
     return False
@@ -68,5 +75,5 @@ def _layers(role: str) -> Iterator[tuple[Tensor, LayerContext]]:
 def _targets(strategy: MergeStrategy, x: Tensor, ctx: LayerContext) -> Tensor:
     """(B, N) for every token the one that stands for it, from any class of plan."""
     numbers = torch.arange(x.shape[1], dtype=x.dtype).expand(len(x), -1)[..., None]
-    plan = strategy.plan(x, ctx)
+    plan = strategy.plan(x, replace(ctx, signals=toy_signals(strategy, x)))
     return (numbers if plan is None else plan.unmerge(plan.select(numbers))).squeeze(-1)

@@ -51,9 +51,9 @@ def traits(cell: Cell) -> Traits:
     """The traits of a cell that merges."""
     assert cell.strategy is not None and cell.merging is not None
     options, role = {name: value for name, value in cell.merging.items() if name != "seed"}, cell.merging["roles"][0]
-    random = is_random(cell.strategy, role)
+    random, anew = is_random(cell.strategy, role), is_random(cell.strategy, role, ("noise",))
     shared = cell.study.guidance <= 1 or "cfg" in options["share"] or is_shared(cell.strategy, role)
-    redrawn = _redrawn(random, is_scheduled(cell.strategy, role), options["refresh"], cell.study.steps)
+    redrawn = _redrawn(anew, is_scheduled(cell.strategy, role), options["refresh"], cell.study.steps)
     return Traits(**options, random=random, halves=SAME if shared else OWN, redrawn=redrawn)
 
 
@@ -81,12 +81,12 @@ def notes(recorded: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [f"{name} differs from its control also in: {'; '.join(lines)}" for name, lines in apart.items()]
 
 
-def _redrawn(random: bool, scheduled: bool, refresh: int, steps: int) -> str:
-    if random and refresh == 1:
+def _redrawn(anew: bool, scheduled: bool, refresh: int, steps: int) -> str:
+    if anew and refresh == 1:
         return ALWAYS
     if scheduled:
         return SCHEDULE
-    return f"every {refresh} steps" if random and refresh < steps else NEVER
+    return f"every {refresh} steps" if anew and refresh < steps else NEVER
 
 
 def _is_meant(name: str, cell: Cell, control: Cell, own: dict[str, Any], other: dict[str, Any]) -> bool:
