@@ -91,10 +91,15 @@ class MergePlan:
             weight: as in the class.
             reduction: as in the class.
 
+        Raises:
+            ValueError: the targets have another shape.
+
         >>> plan = MergePlan.from_target(torch.tensor([[0, 0, 2, 2]]), num_groups=2)
         >>> plan.assign, plan.rep
         (tensor([[0, 0, 1, 1]]), tensor([[0, 2]]))
         """
+        if target.dim() != 2:
+            raise ValueError(f"expected targets of shape (B, N), got {tuple(target.shape)}")
         batch, n = target.shape
         tokens = torch.arange(n, device=target.device).expand(batch, n)
         kept = target == tokens

@@ -86,7 +86,7 @@ def test_cells_that_merge_elsewhere_get_no_verdict_unless_that_is_what_is_asked(
 
 def test_too_few_prompts_are_said_and_have_no_interval():
     (one,) = compare([*rows("c", np.zeros(5)), *rows("x", np.arange(5) + 1, "c")], "m", "lower")
-    assert one.verdict == f"{comparison.UNSURE}: too few prompts for 1 comparisons"
+    assert one.verdict == f"{comparison.UNSURE}: too few prompts for 1 comparison"
     assert math.isnan(one.low) and math.isnan(one.high)
 
 
@@ -269,3 +269,8 @@ def test_few_prompts_give_a_set_no_warning(draw, real, recwarn):
     images = draw.normal(1, 0.3, (2, 512))
     (one,) = compare([*with_features("c", images), *with_features("x", images + 0.1, "c")], "kid", "lower", reference=real)
     assert math.isfinite(one.low) and one.verdict.startswith(comparison.UNSURE) and not recwarn.list
+
+
+def test_no_interval_is_a_dash(suffering):
+    found = compare([*of_feature("c", suffering[:5]), *of_feature("x", suffering[:5] / 2, "c")], "feature", "lower")
+    assert tables.verdict_table(found, {})[1][3] == "\N{EN DASH}"

@@ -173,7 +173,7 @@ def judged(one: AnyComparison, p_holm: float, scale: Scale, compared: int, large
     if verdict == UNSURE and _inside(one, scale.margin):
         verdict = SAME
     if verdict == UNSURE and compared * 2 / 2**one.prompts >= ALPHA:  # the smallest p that the test can have, corrected
-        verdict = f"{UNSURE}: too few prompts for {compared} comparisons"
+        verdict = f"{UNSURE}: too few prompts for {compared} comparison{'s' * (compared > 1)}"
     return replace(one, p_holm=p_holm, verdict=verdict, within_repeat=one.size <= largest)
 
 

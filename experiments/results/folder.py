@@ -107,7 +107,8 @@ class RunFolder:
         try:
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError:
-            raise ValueError(f"{self.path} is not a run folder: it has no config.yaml") from None
+            found = "a folder without config.yaml" if self.path.is_dir() else "nothing there"
+            raise ValueError(f"expected a run folder or a kept finding in {self.path}, got {found}") from None
         except yaml.YAMLError:
             config = None
         if not isinstance(config, dict) or "study" not in config:

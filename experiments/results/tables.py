@@ -116,7 +116,7 @@ def _fidelity_row(line: Line, names: Sequence[str]) -> list[str]:
 
 def _verdict_row(one: Comparison) -> list[str]:
     digits = ".2f" if one.by == RATIO else "+.4f"
-    between = f"[{one.low:{digits}}, {one.high:{digits}}]"
+    between = DASH if math.isnan(one.low) else f"[{one.low:{digits}}, {one.high:{digits}}]"
     visible = DASH if math.isnan(one.visible) else f"{one.visible:{digits}}"
     return [
         one.cell,

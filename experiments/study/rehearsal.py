@@ -10,6 +10,7 @@ from mergekit_diff.options import Options
 from mergekit_diff.signals import toy_signals
 
 from .config import Merging
+from .plan_check import check_plan
 
 
 def merging_options(strategy: MergeStrategy, options: Merging) -> dict[str, Any]:
@@ -26,13 +27,13 @@ def rehearse(strategy: MergeStrategy, roles: list[str], grid: tuple[int, ...] = 
     """Plan for a few toy layers, so that, say, a window with the wrong number of axes is refused at once.
 
     Raises:
-        ValueError: the strategy cannot plan; the message is its own.
+        ValueError: the strategy cannot plan, with its own message, or what it returns is no plan.
     """
     tokens = grid[0] * grid[1]
     x = torch.linspace(-1, 1, tokens * 4).view(1, tokens, 4)
     for depth, stage in enumerate(("down", "mid", "up")):
         ctx = toy_context(grid, roles[0], stage=stage, depth=depth, num_sites=3)
-        strategy.plan(x, replace(ctx, signals=toy_signals(strategy, x)))
+        check_plan(strategy, strategy.plan(x, replace(ctx, signals=toy_signals(strategy, x))), tokens)
 
 
 def toy_context(
