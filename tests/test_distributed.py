@@ -187,6 +187,15 @@ def test_auto_is_a_process_for_every_core_but_few_in_all(monkeypatch, cores, exp
     assert devices.processes("mps", "auto") == 1
 
 
+def test_processes_that_cannot_reach_each_other_are_not_started(monkeypatch):
+    monkeypatch.setattr(devices, "_cores", lambda: 8)
+    monkeypatch.setattr(devices, "_has_loopback", lambda: False)
+    assert devices.processes("cpu", "auto") == 1
+    devices.check_device("cpu", 1)
+    with pytest.raises(ValueError, match="loopback interface is down, got 2"):
+        devices.check_device("cpu", 2)
+
+
 @pytest.mark.parametrize(("count", "threads", "inside"), [(1, None, 3), (2, None, 4), (2, 3, 3), (16, None, 1)])
 def test_processes_share_the_cores_and_the_last_one_gets_them_back(monkeypatch, count, threads, inside):
     monkeypatch.setattr(devices, "_cores", lambda: 8)

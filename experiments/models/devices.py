@@ -1,6 +1,7 @@
 """Devices, processes and threads: what a study or a measurement asks for, and whether this machine has it."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,8 @@ def check_device(device: str, devices: int = 1) -> None:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: expected a device of this machine, got cuda, but torch finds no CUDA device")
+    if devices > 1 and not _has_loopback():
+        raise ValueError(f"devices: expected 1 where the loopback interface is down, got {devices}")
     if resolve_device(device) == "cuda" and devices > torch.cuda.device_count():
         raise ValueError(
             f"devices: expected at most {torch.cuda.device_count()}, the CUDA devices that torch finds, got {devices}"
@@ -39,10 +42,11 @@ def processes(device: str, devices: int | str) -> int:
     """How many processes share the images: ``devices``, where "auto" is a process for every core of a CPU, and otherwise one.
 
     A process with one thread and an image of its own wastes less than threads that wait for each other at every small layer.
+    Where processes cannot reach each other, as in a sandbox without a loopback interface, "auto" is one.
     """
     if devices != "auto":
         return int(devices)
-    return min(MOST, _cores()) if resolve_device(device) == "cpu" else 1
+    return min(MOST, _cores()) if resolve_device(device) == "cpu" and _has_loopback() else 1
 
 
 @contextmanager
@@ -63,6 +67,15 @@ def shared_cores(device: str, devices: int, threads: int | None) -> Iterator[Non
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _has_loopback() -> bool:
+    """Whether two processes of this machine can connect to each other; else they would wait for each other without end."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()[:2], timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _cores() -> int:
