@@ -18,7 +18,7 @@ from .variants import BASE, Variant
 
 BLOCK = Bench(refresh=[1])
 """The first block of Stable Diffusion 1.5 at 512x512 pixels with guidance: 4,096 tokens of 320 channels, batch 2."""
-ROUNDS = 3
+ROUNDS = 5
 
 
 @dataclass(frozen=True)
