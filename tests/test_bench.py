@@ -64,6 +64,13 @@ def test_every_registered_strategy_is_measured_unless_others_are_named(small):
     assert list(variants.named_strategies(replace(small, strategies=None))) == names("strategy")
 
 
+@pytest.mark.parametrize("at", ["layer", "block", "step"])
+def test_a_strategy_may_ask_for_the_input_of_the_attention(at, small):
+    on, _, every = run_variants(replace(small, at=at, strategies=[{"name": "retom", "tokens": "normalized"}]))
+    before, after = timing.count(on, every["retom tokens=normalized"]).tokens
+    assert 0 < after < before
+
+
 def test_known_sizes_have_their_published_number_of_weights():
     millions = {"sd15": 859.5, "sd21": 865.9, "sdxl": 2567.5}
     for name in UNETS:

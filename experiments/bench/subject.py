@@ -77,7 +77,8 @@ def sites(model: nn.Module) -> Iterable[Site]:
     """The only site of a block on its own."""
     block = model.get_submodule("block")
     present = {role: module for role, name in SUBMODULES.items() if (module := getattr(block, name, None)) is not None}
-    yield Site(name="block", block=block, roles=present, frame=model, stage="down")
+    norm = getattr(block, "norm1", nn.Identity())  # a layer alone gets the input of the attention
+    yield Site(name="block", block=block, roles=present, frame=model, stage="down", normalize=norm)
 
 
 def subject(bench: Bench, device: str | None = None) -> Subject:
