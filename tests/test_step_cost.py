@@ -9,7 +9,7 @@ import pytest
 import torch
 from synthetic_run import a_row
 
-from mergekit_diff import make, merging
+from mergekit_diff import make, merging, names
 from mergekit_diff.experiments.bench import overhead, step_share
 from mergekit_diff.experiments.bench.config import Bench
 from mergekit_diff.experiments.bench.instruments import Operations
@@ -150,6 +150,11 @@ def test_a_way_plans_in_the_block_as_its_cell_does(share, recorder, monkeypatch)
     found = overheads({"mine": Way(strategy(), ("self_attention", "feed_forward"), share)}, "cpu", "float32", rounds=1)
     assert rows == [1 if share == ("cfg",) else 2] * 2 and {ctx.progress for ctx in seen} == {0.5}
     assert math.isfinite(found["mine"].plan) and math.isfinite(found["mine"].move)
+
+
+def test_every_registered_strategy_can_be_timed():
+    ways = {name: Way(strategy, strategy.defaults().roles) for name in names("strategy") for strategy in [make("strategy", name)]}
+    assert list(overheads(ways, "cpu", "float32", rounds=1)) == names("strategy")
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ class Overhead:
     """What merging adds to a block, as shares of the block's time without merging.
 
     Args:
-        plan: the time to plan once.
+        plan: the time to plan once, as at the first step of an image: there is no last plan from which to take anything.
         move: the time to merge and unmerge, in all roles.
     """
 
