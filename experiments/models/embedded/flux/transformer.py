@@ -60,7 +60,7 @@ class FlowTransformer(L.LightningModule):
         """One batch, drawn with the number of the step as seed."""
         random = torch.Generator().manual_seed(self.global_step)
         images, captions = samples.captioned(self.cutouts, BATCH[self.tokens], side(self.tokens), random)
-        x = pack(encode(self.vae, images))
+        x = pack(encode(self.vae, images)).float()  # under autocast the autoencoder's last layer gives bf16
         noise = torch.randn(x.shape, generator=random)
         level = self.noise_levels(len(x), random)
         noisy = torch.lerp(x, noise, level[:, None, None])
