@@ -178,7 +178,7 @@ def test_window_of_the_wrong_number_of_axes_is_refused(name, context, tokens):
         ("strategy", {"name": "retom", "alpha": "much"}, ("alpha", "float", "much")),
         ("strategy", {"name": "retom", "alpha": True}, ("alpha", "float", "True")),
         ("strategy", {"name": "retom", "representative": "highst"}, ("did you mean 'highest'", "upper-half")),
-        ("strategy", {"name": "retom", "rank": "gird"}, ("rank", "did you mean 'grid'", "window")),
+        ("strategy", {"name": "retom", "rank": "grids"}, ("rank", "did you mean 'grid'", "window")),
         ("strategy", {"name": "random-dest", "draw": "new"}, ("draw", "'new'", "anew", "still")),
         ("strategy", {"name": "retom", "tokens": "normalised"}, ("tokens", "did you mean 'normalized'", "block")),
         ("strategy", {"name": "retom", "keep_representatives": 0}, ("keep_representatives", "at least 1", "0")),
