@@ -21,12 +21,12 @@ from mergekit_diff.experiments.bench import (
     results,
     scaling,
     speed_table,
-    study_table,
     timing,
     variants,
 )
 from mergekit_diff.experiments.bench.config import check, check_outputs
 from mergekit_diff.experiments.bench.memory import LiveBytes, peak_bytes
+from mergekit_diff.experiments.bench.overhead import Way, block_times
 from mergekit_diff.experiments.bench.sizes import UNETS, find_size
 from mergekit_diff.experiments.bench.subject import Subject, subject
 from mergekit_diff.experiments.results.summary import read_csv, write_csv
@@ -371,9 +371,9 @@ def test_a_failure_is_one_line_and_exit_1(monkeypatch, capsys, small):
     assert capsys.readouterr().err == "mergekit-diff: error: MemoryError: no room at all\n"
 
 
-def test_the_table_of_a_study_is_read_back_as_it_was_written(tmp_path, monkeypatch, small):
-    monkeypatch.setattr(study_table, "Bench", lambda refresh: replace(small, refresh=refresh))
-    lines = block_table({"mine": (make("strategy", "retom"), "self_attention")}, repetitions=2)
+def test_the_table_of_a_study_is_read_back_as_it_was_written(tmp_path):
+    ways = {"mine": Way(make("strategy", "retom"), ("self_attention",))}
+    lines = block_table(block_times(ways, "cpu", "float32", peers=True, rounds=2))
     assert {line["variant"] for line in lines} >= {"base", "floor", "mine"}
     write_csv(tmp_path / "speed.csv", lines)
     assert [line["variant"] for line in read_csv(tmp_path / "speed.csv")] == [line["variant"] for line in lines]

@@ -8,12 +8,13 @@ from functools import cache
 import pytest
 import torch
 from synthetic_run import a_row
+from tiny import tiny_pipeline
 
 from mergekit_diff import make, merging, names
 from mergekit_diff.experiments.bench import overhead, step_share
 from mergekit_diff.experiments.bench.config import Bench
 from mergekit_diff.experiments.bench.instruments import Operations
-from mergekit_diff.experiments.bench.overhead import Overhead, Way, overheads
+from mergekit_diff.experiments.bench.overhead import Overhead, Way, block_times
 from mergekit_diff.experiments.bench.peers import floor, hooked
 from mergekit_diff.experiments.bench.sizes import UNETS
 from mergekit_diff.experiments.bench.subject import subject
@@ -124,22 +125,29 @@ def test_several_modules_are_counted_together():
     assert (together.calls, alone.calls) == (2, 1)
 
 
-def test_overheads_are_medians_of_ratios_within_a_round_and_equal_ways_are_timed_once(monkeypatch):
+def test_overheads_are_medians_of_ratios_within_a_round():
+    slow, plans = [1.0, 2.0, 4.0], [1.0, 2.0, 3.0]  # the machine grows slower
+    base = [{"wall": 8 * s, "plan": 0.0, "merge": 0.0, "attention": s, "unmerge": 0.0} for s in slow]
+    times = [{"wall": 4 * s, "plan": p * s, "merge": s, "attention": s, "unmerge": s} for s, p in zip(slow, plans, strict=True)]
+    assert overhead.overhead(times, base) == Overhead(0.25, 0.25)
+
+
+def test_equal_ways_are_timed_once_and_the_first_round_is_not_counted(monkeypatch):
     ways = {"a": Way(make("strategy", "retom"), ("self_attention",)), "b": Way(make("strategy", "tomesd"), ("key_value",))}
     ways["again"] = replace(ways["a"])
     seen = []
 
     def invented(block, variants, rounds, roles):
         seen.append(([one.name for one in variants], rounds, roles))
-        slow, plans = [100.0, 1.0, 2.0, 4.0], [9.0, 1.0, 2.0, 3.0]  # the first round warms up; the machine grows slower
-        part = {"base": 0.0, repr(ways["a"]): 1.0, repr(ways["b"]): 2.0}
-        return {one.name: {"fresh": [{"wall": 8 * s, "plan": part[one.name] * plan * s, "merge": s, "unmerge": s, "attention": s}
-                                     for s, plan in zip(slow, plans, strict=True)]} for one in variants}  # fmt: skip
+        return {one.name: {"fresh": [{"wall": float(turn)} for turn in range(rounds)]} for one in variants}
 
     monkeypatch.setattr(overhead, "take_turns", invented)
-    found = overheads(ways, "cpu", "float32", rounds=3)
-    assert found == {"a": Overhead(0.25, 0.25), "b": Overhead(0.5, 0.25), "again": Overhead(0.25, 0.25)}
+    found = block_times(ways, "cpu", "float32", rounds=3)
+    assert list(found) == ["base", "a", "b", "again"] and found["a"] is found["again"]
+    assert found["b"] == [{"wall": 1.0}, {"wall": 2.0}, {"wall": 3.0}]
     assert seen == [(["base", repr(ways["a"]), repr(ways["b"])], 4, ["key_value", "self_attention"])]
+    with_peers = block_times(ways, "cpu", "float32", peers=True)
+    assert list(with_peers)[:3] == ["base", "floor", "floor of key_value"] and list(with_peers)[-3:] == ["a", "b", "again"]
 
 
 @pytest.mark.parametrize("share", [(), ("cfg",), ("grid",)])
@@ -147,14 +155,16 @@ def test_a_way_plans_in_the_block_as_its_cell_does(share, recorder, monkeypatch)
     strategy, seen = recorder
     plan, rows = strategy.plan, []
     monkeypatch.setattr(strategy, "plan", lambda self, x, ctx: rows.append(len(x)) or plan(self, x, ctx))
-    found = overheads({"mine": Way(strategy(), ("self_attention", "feed_forward"), share)}, "cpu", "float32", rounds=1)
+    ways = {"mine": Way(strategy(), ("self_attention", "feed_forward"), share)}
+    times = block_times(ways, "cpu", "float32", rounds=1)
     assert rows == [1 if share == ("cfg",) else 2] * 2 and {ctx.progress for ctx in seen} == {0.5}
-    assert math.isfinite(found["mine"].plan) and math.isfinite(found["mine"].move)
+    found = overhead.overhead(times["mine"], times["base"])
+    assert math.isfinite(found.plan) and math.isfinite(found.move)
 
 
 def test_every_registered_strategy_can_be_timed():
     ways = {name: Way(strategy, strategy.defaults().roles) for name in names("strategy") for strategy in [make("strategy", name)]}
-    assert list(overheads(ways, "cpu", "float32", rounds=1)) == names("strategy")
+    assert list(block_times(ways, "cpu", "float32", rounds=1)) == ["base", *names("strategy")]
 
 
 @pytest.fixture
@@ -169,16 +179,31 @@ def run(tmp_path):
     return Run(tmp_path, {"study": study.record()}, rows), planned
 
 
+def test_operations_are_counted_in_two_steps_unless_the_tokens_kept_change(tmp_path):
+    ratios = [0.5, {"name": "linear", "start": 0.75, "end": 0.25}]
+    study = build({"prompts": ["p"], "steps": 5, "sweep": {"strategy.ratio": {"values": ratios}}, "strategy": {"name": "retom"},
+                   "merging": {"refresh": 1}})  # fmt: skip
+    planned, pipe, calls = cells(study), tiny_pipeline(), []
+    kept = dict(zip((cell.name for cell in planned), ([0.5] * 5, [0.25, 0.375, 0.5, 0.625, 0.75]), strict=True))
+    rows = [a_row(cell="base", role="base", strategy="base", kept=[])]
+    rows += [a_row(cell=cell.name, merging=cell.merging, kept=kept[cell.name]) for cell in planned]
+    pipe.unet.register_forward_pre_hook(lambda *_: calls.append(None))
+    _, once, changing = cost.costs(pipe, Run(tmp_path, {"study": study.record()}, rows), planned).values()
+    assert len(calls) == 3 * 5 + 2 + 2 + 5
+    assert once["flops"] < changing["flops"]
+
+
 @pytest.mark.parametrize(("share", "sites"), [([], 1), (["grid"], 3)])
 def test_shares_are_put_together_as_they_are_described(run, share, sites, monkeypatch):
     run, planned = run
     planned = [replace(cell, merging=cell.merging | {"share": share}) for cell in planned]
     monkeypatch.setattr(step_share, "STEP", SMALL)
-    monkeypatch.setattr(cost, "overheads", lambda ways, device, dtype: {name: Overhead(0.2, 0.1) for name in ways})
-    found = cost.shares(run, planned, "cpu", "float32")
+    base, merged = {"wall": 1.0}, {"plan": 0.2, "merge": 0.04, "unmerge": 0.06}
+    times = {name: [base if name == "base" else merged] for name in ("base", *cost.block_ways(planned))}
+    found = cost.shares(run, planned, times, "here")
     base, tomesd, retom = (found[name] for name in ("base", "tomesd", "retom"))
     assert (base["share"], base["share_flops"], base["share_overhead"]) == (1, 1, 0)
     assert tomesd["share_overhead"] == pytest.approx(step_share.blocks_share(2, SMALL) * (0.2 / (2 * sites) + 0.1))
     assert tomesd["share_flops"] == step_share.step_share(["self_attention"], 2, [0.5], SMALL) < retom["share_flops"] < 1
     assert all(one["share"] == one["share_flops"] + one["share_overhead"] for one in found.values())
-    assert all(torch.__version__ in one["measured_on"] for one in found.values())
+    assert {one["measured_on"] for one in found.values()} == {"here"}

@@ -1,7 +1,7 @@
 """The time that planning and moving tokens take in a transformer block, as shares of the block's own time without merging."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..provenance import processor
 from .config import Bench
 from .subject import subject
 from .timing import Seconds, take_turns
-from .variants import BASE, Variant
+from .variants import Variant, all_roles, variants
 
 BLOCK = Bench(refresh=[1])
 """The first block of Stable Diffusion 1.5 at 512x512 pixels with guidance: 4,096 tokens of 320 channels, batch 2."""
@@ -51,24 +51,41 @@ class Overhead:
     move: float
 
 
-def overheads(ways: Mapping[str, Way], device: str, dtype: str, rounds: int = ROUNDS) -> dict[str, Overhead]:
-    """Time every way in turns with the block without merging; medians of the ratios within a round.
+def block_times(
+    ways: Mapping[str, Way], device: str, dtype: str, peers: bool = False, rounds: int = ROUNDS
+) -> Mapping[str, Sequence[Seconds]]:
+    """Time every way in turns with the block without merging, which is called "base".
 
     Args:
         ways: by name; equal ones are timed once.
         device: where, such as "cpu".
         dtype: of tokens and weights, such as "float32".
+        peers: whether the floors of these roles and other installed packages are timed too, under their own names.
         rounds: how many, after one that is not counted.
+
+    Returns:
+        By name, the seconds of every round; the base comes first, and peers before ways.
     """
-    block = subject(replace(BLOCK, dtype=dtype), device)
+    bench = replace(BLOCK, dtype=dtype)
+    block = subject(bench, device)
     different = {repr(way): way for way in ways.values()}
-    every = [
-        Variant(BASE, lambda _: nullcontext(lambda: (0, 0))),
-        *(Variant(key, _merging(way)) for key, way in different.items()),
-    ]
-    times = take_turns(block, every, 1 + rounds, sorted({role for way in different.values() for role in way.roles}))
-    counted = {name: moments["fresh"][1:] for name, moments in times.items()}
-    return {name: _overhead(counted[repr(way)], counted[BASE]) for name, way in ways.items()}
+    entries = {key: (way.strategy, way.roles) for key, way in different.items()}
+    others = [one for one in variants(bench, entries, block.sample.shape[2:]) if one.name not in entries]
+    every = [*(others if peers else others[:1]), *(Variant(key, _merging(way)) for key, way in different.items())]
+    times = {
+        name: moments["fresh"][1:] for name, moments in take_turns(block, every, 1 + rounds, all_roles(bench, entries)).items()
+    }
+    return {name: found for name, found in times.items() if name not in different} | {
+        name: times[repr(way)] for name, way in ways.items()
+    }
+
+
+def overhead(times: Sequence[Seconds], base: Sequence[Seconds]) -> Overhead:
+    """Medians of the ratios within a round, from the :func:`block_times` of a way and of the base."""
+    rounds = list(zip(times, base, strict=True))
+    plan = [own["plan"] / other["wall"] for own, other in rounds]
+    move = [(own["merge"] + own["unmerge"]) / other["wall"] for own, other in rounds]
+    return Overhead(float(np.median(plan)), float(np.median(move)))
 
 
 def machine(device: str) -> str:
@@ -85,10 +102,3 @@ def _merging(way: Way) -> Callable[[nn.Module], AbstractContextManager[Callable[
             yield lambda: session.report().tokens
 
     return attach
-
-
-def _overhead(merged: Sequence[Seconds], base: Sequence[Seconds]) -> Overhead:
-    rounds = list(zip(merged, base, strict=True))
-    plan = [own["plan"] / other["wall"] for own, other in rounds]
-    move = [(own["merge"] + own["unmerge"]) / other["wall"] for own, other in rounds]
-    return Overhead(float(np.median(plan)), float(np.median(move)))

@@ -1,18 +1,20 @@
-"""What a cell costs: in this model, for which each cell makes two more images under instruments, and in a large U-Net.
+"""What a cell costs: in this model, for which each cell makes more images under instruments, and in a large U-Net.
 
 The small model is where fidelity is measured, but what merging saves and what planning costs there says little about models that
 people merge in. Strategies are therefore compared at equal cost by the shares that :func:`shares` gives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ..bench.instruments import Operations, Parts
-from ..bench.overhead import Overhead, Way, machine, overheads
+from ..bench.overhead import Overhead, Way, overhead
 from ..bench.step_share import blocks_share, sites_of_a_grid, step_share
+from ..bench.timing import Seconds
+from ..bench.variants import BASE
 from ..results.run import Run
 from ..study.cell import Cell
 from .call import scheduled
@@ -21,8 +23,11 @@ from .result import make_result
 Costs = dict[str, Any]
 
 
-def costs(pipe: Any, planned: Sequence[Cell], prompt: str) -> dict[str, Costs]:  # noqa: ANN401
-    """Costs by cell, bases included, as means over the denoiser calls of one image.
+def costs(pipe: Any, run: Run, planned: Sequence[Cell]) -> dict[str, Costs]:  # noqa: ANN401
+    """Costs by cell, bases included, as means over the denoiser calls of one image of the study's first prompt.
+
+    Operations are counted in an image of their own, of two steps where the run says that the cell keeps as many tokens at one
+    step as at another, since counting takes more time than what is counted.
 
     Returns:
         flops; plan_ms, merge_ms, unmerge_ms and attention_ms, each over all sites together; peak_bytes on CUDA, else None.
@@ -31,10 +36,21 @@ def costs(pipe: Any, planned: Sequence[Cell], prompt: str) -> dict[str, Costs]: 
     bases = {cell.base().name: cell.base() for cell in planned}
     roles = sorted({role for cell in planned for role in (cell.merging or {}).get("roles", ())})
     every = {**bases, **{cell.name: cell for cell in planned}}
-    return {name: _cost(pipe, cell, prompt, roles) for name, cell in every.items()}
+    return {
+        name: _cost(pipe, cell, roles, len({s for row in run.cells[name] for s in row.kept}) > 1) for name, cell in every.items()
+    }
 
 
-def shares(run: Run, planned: Sequence[Cell], device: str, dtype: str) -> dict[str, Costs]:
+def block_ways(planned: Iterable[Cell]) -> dict[str, Way]:
+    """How each cell merges, to be timed in one block; bases are left out."""
+    return {
+        cell.name: Way(cell.strategy, tuple(options["roles"]), tuple(options["share"]), options["proportional"])
+        for cell in planned
+        if cell.strategy is not None and (options := cell.merging) is not None
+    }
+
+
+def shares(run: Run, planned: Sequence[Cell], times: Mapping[str, Sequence[Seconds]], where: str) -> dict[str, Costs]:
     """By cell, what a denoising step costs as a share of the base's, for a U-Net of Stable Diffusion 1.5's shape at 1024 pixels.
 
     It is no wall time and no speed-up: operations of convolutions and of attention count alike, whatever a device makes of
@@ -44,8 +60,8 @@ def shares(run: Run, planned: Sequence[Cell], device: str, dtype: str) -> dict[s
     Args:
         run: its rows say which share of the tokens every step kept, and how many steps a plan served.
         planned: the cells of the study.
-        device: where the time to plan and to move tokens is measured, such as "cpu".
-        dtype: of those tokens.
+        times: of the base and of every cell in one block, as from :func:`mergekit_diff.experiments.bench.overhead.block_times`.
+        where: the machine that these are of.
 
     Returns:
         share: the cost of a step, 1 without merging; the sum of the next two.
@@ -55,20 +71,10 @@ def shares(run: Run, planned: Sequence[Cell], device: str, dtype: str) -> dict[s
         without merging, times the share of the step's operations that the merging blocks do.
         measured_on: the machine that the times are of.
     """
-    cells = {cell.name: cell for cell in planned if cell.strategy is not None and cell.name in run.cells}
-    times = overheads({name: _way(cell) for name, cell in cells.items()}, device, dtype)
-    both = {name: (1.0, 0.0) for name in run.cells} | {name: _share(run, cell, times[name]) for name, cell in cells.items()}
-    keys, where = ("share", "share_flops", "share_overhead"), {"measured_on": machine(device)}
-    return {
-        name: dict(zip(keys, (flops + overhead, flops, overhead), strict=True)) | where
-        for name, (flops, overhead) in both.items()
-    }
-
-
-def _way(cell: Cell) -> Way:
-    assert cell.strategy is not None and cell.merging is not None
-    options = cell.merging
-    return Way(cell.strategy, tuple(options["roles"]), tuple(options["share"]), options["proportional"])
+    both = {name: (1.0, 0.0) for name in run.cells}
+    both |= {cell.name: _share(run, cell, overhead(times[cell.name], times[BASE])) for cell in planned if cell.name in both}
+    keys, on = ("share", "share_flops", "share_overhead"), {"measured_on": where}
+    return {name: dict(zip(keys, (flops + added, flops, added), strict=True)) | on for name, (flops, added) in both.items()}
 
 
 def _share(run: Run, cell: Cell, time: Overhead) -> tuple[float, float]:
@@ -81,16 +87,18 @@ def _share(run: Run, cell: Cell, time: Overhead) -> tuple[float, float]:
     return step_share(options["roles"], options["levels"], kept), added
 
 
-def _cost(pipe: Any, cell: Cell, prompt: str, roles: list[str]) -> Costs:  # noqa: ANN401
+def _cost(pipe: Any, cell: Cell, roles: list[str], changes: bool) -> Costs:  # noqa: ANN401
     model = getattr(pipe, "unet", None) or pipe.transformer
-    cell = replace(cell, study=replace(cell.study, probes=[]))  # a probe plans too, which is not a cost of the cell
+    study = replace(cell.study, probes=[])  # a probe plans too, which is not a cost of the cell
+    cell, counted = (replace(cell, study=one) for one in (study, study if changes else replace(study, steps=min(2, study.steps))))
+    prompt = study.prompts[0]
     on_gpu = pipe.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     parts, counter = Parts(model, roles), Operations(model)
     with scheduled(pipe, cell):
         make_result(pipe, cell, prompt, 0, watch=parts.attach)
-        peak = torch.cuda.max_memory_allocated() if on_gpu else None
-        with counter.counting():
-            make_result(pipe, cell, prompt, 0)
+    peak = torch.cuda.max_memory_allocated() if on_gpu else None
+    with scheduled(pipe, counted), counter.counting():
+        make_result(pipe, counted, prompt, 0)
     return {"flops": counter.total / counter.calls, **parts.milliseconds(), "peak_bytes": peak}

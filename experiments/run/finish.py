@@ -1,8 +1,8 @@
 """The end of a run: measures sets, costs and times, prints tables and verdict, writes the report, tracks."""
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from ..results.run import Run
 from ..study.cell import Cell
 from ..study.config import Study
 from ..terminal import show_table
+
+if TYPE_CHECKING:
+    from ..bench.timing import Seconds
 
 
 def finish(run: Run, study: Study, planned: Sequence[Cell], pipe: Any, anew: bool, complete: bool) -> None:  # noqa: ANN401
@@ -30,10 +33,7 @@ def finish(run: Run, study: Study, planned: Sequence[Cell], pipe: Any, anew: boo
     summary.write_csv(run.folder / "summary.csv", [line.numbers() for line in run.lines.values()])
     if complete:
         _measure_sets(run, study, anew)
-        if study.costs:
-            _measure_costs(run, study, planned, pipe, anew)
-    if study.speed:
-        _measure_speed(run, planned)
+    _measure_times(run, study, planned, pipe, anew, complete and study.costs)
     _show(run)
     if study.wandb.mode != "disabled":
         from ..tracking import track
@@ -60,37 +60,42 @@ def _measure_sets(run: Run, study: Study, anew: bool) -> None:
     write_atomically(path, json.dumps(values, indent=1).encode())
 
 
-def _measure_costs(run: Run, study: Study, planned: Sequence[Cell], pipe: Any, anew: bool) -> None:  # noqa: ANN401
-    path = run.folder / "costs.json"
-    if path.exists() and not anew:
+def _measure_times(run: Run, study: Study, planned: Sequence[Cell], pipe: Any, anew: bool, costs: bool) -> None:  # noqa: ANN401
+    """What the study asks for and what is not there yet; the block of large size is timed once for both files."""
+    path, speed = run.folder / "costs.json", run.folder / "speed.csv"
+    missing = {path: costs and (anew or not path.exists()), speed: study.speed and not speed.exists()}
+    if not any(missing.values()):
         return
+    from ..bench import block_table
+    from ..bench.overhead import block_times, machine
     from ..models import load_pipeline
-    from .cost import costs, shares
+    from .cost import block_ways
 
     pipe = pipe or load_pipeline(study.model, study.device, study.dtype)
-    values = costs(pipe, planned, study.prompts[0])
-    for cell, of_large in shares(run, planned, pipe.device.type, study.dtype).items():
+    device = pipe.device.type
+    times = block_times(block_ways(planned), device, study.dtype, peers=missing[speed])
+    if missing[path]:
+        _write_costs(run, planned, pipe, times, machine(device))
+    if missing[speed]:
+        repeats = {cell.name for cell in planned if cell.is_repeat}
+        summary.write_csv(speed, block_table({name: seconds for name, seconds in times.items() if name not in repeats}))
+
+
+def _write_costs(run: Run, planned: Sequence[Cell], pipe: Any, times: Mapping[str, "Sequence[Seconds]"], where: str) -> None:  # noqa: ANN401
+    from .cost import costs, shares
+
+    values = costs(pipe, run, planned)
+    for cell, of_large in shares(run, planned, times, where).items():
         values[cell] |= of_large
     for cell, rows in run.cells.items():
         values[cell]["step_seconds"] = _spread([seconds for row in rows for seconds in row.step_seconds])
-    write_atomically(path, json.dumps(values, indent=1).encode())
+    write_atomically(run.folder / "costs.json", json.dumps(values, indent=1).encode())
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
     """Median and quartiles of the seconds of single steps."""
     low, median, high = (float(value) for value in np.quantile(values or [0.0], [0.25, 0.5, 0.75]))
     return {"median": median, "low": low, "high": high}
-
-
-def _measure_speed(run: Run, planned: Sequence[Cell]) -> None:
-    path = run.folder / "speed.csv"
-    if path.exists():
-        return
-    from ..bench import block_table
-
-    timed = [cell for cell in planned if not cell.is_repeat]
-    strategies = {cell.name: (cell.strategy, cell.merging["roles"][0]) for cell in timed if cell.strategy and cell.merging}
-    summary.write_csv(path, block_table(strategies))
 
 
 def _show(run: Run) -> None:
