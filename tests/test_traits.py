@@ -139,6 +139,7 @@ def test_what_the_sweep_sets_is_meant_to_differ():
 MEANT = {
     "key-value-ratio": {"redrawn"},
     "pareto": {"roles", "redrawn"},
+    "pooled-training": {"redrawn"},
     "preset": {"redrawn"},
     "representative-vs-random": {"halves", "redrawn"},
     "retom-ingredients": {"redrawn"},
