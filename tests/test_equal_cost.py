@@ -10,7 +10,7 @@ from synthetic_run import a_row, synthetic_run
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.report import pareto, write_report
 from mergekit_diff.experiments.results import comparison, equal_cost, kept
-from mergekit_diff.experiments.results.equal_cost import at_equal_cost, table
+from mergekit_diff.experiments.results.equal_cost import table
 from mergekit_diff.experiments.results.families import Family, Point, families
 from mergekit_diff.experiments.results.folder import RunFolder
 from mergekit_diff.experiments.results.run import Run
@@ -63,7 +63,7 @@ def distance(i, cost):
 
 def test_a_family_that_is_twice_as_far_at_equal_cost_is_twice_as_far(study):
     run = study(("c", [0.6, 0.7, 0.8], distance), ("x", [0.55, 0.72, 0.9], lambda i, cost: 2 * distance(i, cost)))
-    found = at_equal_cost(run)
+    found = run.at_equal_cost
     assert [(one.cell, one.against, one.cost) for one in found] == [("x", "c", cost) for cost in (0.6, 0.7, 0.8)]
     for one in found:
         assert (one.effect, one.low, one.high) == pytest.approx((2, 2, 2))
@@ -77,25 +77,25 @@ def test_a_family_that_only_costs_more_is_no_better(study):
     noise = np.exp([*noise, *-noise])
     dearer = study(("c", [0.5, 0.6, 0.7], distance), ("x", [0.6, 0.7, 0.8], lambda i, cost: noise[i] * distance(i, cost)))
     assert {one.verdict for one in dearer.comparisons} == {comparison.BETTER}  # at equal ratio
-    found = at_equal_cost(dearer)
+    found = dearer.at_equal_cost
     assert [one.cost for one in found] == [0.6, 0.7]
     assert all(one.effect == pytest.approx(1) and one.verdict == comparison.UNSURE for one in found)
 
 
 def test_a_difference_is_interpolated_as_it_is_and_a_ratio_by_its_logarithm(study):
     x, c = ("x", [0.5, 0.9], lambda i, cost: 10 * cost), ("c", [0.6], lambda i, cost: 5.0 + i % 2)
-    (one,) = at_equal_cost(study(x, c, metric="psnr"))
+    (one,) = study(x, c, metric="psnr").at_equal_cost
     assert one.effect == pytest.approx(6 - 5.5) and one.by == "difference" and one.verdict == comparison.BETTER
     x, c = ("x", [0.5, 0.9], lambda i, cost: {0.5: 1.0, 0.9: 16.0}[cost]), ("c", [0.7], lambda i, cost: 1.0)
-    (one,) = at_equal_cost(study(x, c))
+    (one,) = study(x, c).at_equal_cost
     assert one.effect == pytest.approx(4)
 
 
 def test_the_verdict_is_corrected_for_all_comparisons(study):
     noise = np.random.default_rng(1).normal(0.35, 0.8, PROMPTS)
     x = ("x", [0.5, 0.9], lambda i, cost: distance(i, cost) * math.exp(noise[i]))
-    (alone,) = at_equal_cost(study(("c", [0.6], distance), x))
-    among = at_equal_cost(study(("c", [0.6, 0.7, 0.8, 0.85], distance), x))
+    (alone,) = study(("c", [0.6], distance), x).at_equal_cost
+    among = study(("c", [0.6, 0.7, 0.8, 0.85], distance), x).at_equal_cost
     assert len(among) == 4 and all(one.p_holm == pytest.approx(min(1, 4 * alone.p)) for one in among)
     assert alone.p == alone.p_holm
 
@@ -104,13 +104,13 @@ def test_what_lies_within_the_margin_is_the_same(study):
     noise = np.random.default_rng(0).normal(0, 0.05, PROMPTS)
     x = ("x", [0.5, 0.9], lambda i, cost: distance(i, cost) * math.exp(noise[i]))
     for margin, verdict in ((1.1, comparison.SAME), (1.001, comparison.UNSURE), (None, comparison.UNSURE)):
-        (one,) = at_equal_cost(study(("c", [0.6], distance), x, margin=margin))
+        (one,) = study(("c", [0.6], distance), x, margin=margin).at_equal_cost
         assert one.verdict == verdict
 
 
 def test_without_a_common_cost_a_line_says_so_and_nothing_is_extrapolated(study):
     run = study(("c", [0.8, 0.9], distance), ("x", [0.5, 0.7], distance))
-    (one,) = at_equal_cost(run)
+    (one,) = run.at_equal_cost
     assert one.verdict == f"{comparison.NOT_COMPARABLE}: costs of 0.500 to 0.700 here and of 0.800 to 0.900 for the control"
     assert math.isnan(one.cost) and math.isnan(one.effect)
     head, line = table([one])
@@ -118,14 +118,14 @@ def test_without_a_common_cost_a_line_says_so_and_nothing_is_extrapolated(study)
 
 
 def test_ranges_that_overlap_between_the_controls_points_are_compared_at_the_familys(study):
-    found = at_equal_cost(study(("c", [0.5, 0.9], distance), ("x", [0.6, 0.8], lambda i, cost: distance(i, cost) / 3)))
+    found = study(("c", [0.5, 0.9], distance), ("x", [0.6, 0.8], lambda i, cost: distance(i, cost) / 3)).at_equal_cost
     assert [(one.cost, one.cells) for one in found] == [(0.6, ("x 0.1",)), (0.8, ("x 0.9",))]
     assert all(one.controls == ("c 0.1", "c 0.9") and one.effect == pytest.approx(1 / 3) for one in found)
 
 
 def test_a_prompt_that_one_of_the_cells_lacks_is_left_out_where_that_cell_counts(study):
     given = ("c", [0.6, 0.8], distance), ("x", [0.5, 0.7, 0.9], lambda i, cost: 2 * distance(i, cost))
-    low, high = at_equal_cost(study(*given, drop={("x 0.9", 3)}))
+    low, high = study(*given, drop={("x 0.9", 3)}).at_equal_cost
     assert (low.n, low.prompts, high.n, high.prompts) == (PROMPTS, PROMPTS, PROMPTS - 1, PROMPTS - 1)
     assert high.effect == pytest.approx(2)
 
@@ -135,7 +135,7 @@ def test_an_infinite_value_gives_no_verdict_where_it_counts(study, metric, value
     def x(i, cost):
         return value if (i, cost) == (3, 0.9) else 2.0 + i
 
-    low, high = at_equal_cost(study(("c", [0.6, 0.8], lambda i, cost: 3.0 + i % 5), ("x", [0.5, 0.7, 0.9], x), metric=metric))
+    low, high = study(("c", [0.6, 0.8], lambda i, cost: 3.0 + i % 5), ("x", [0.5, 0.7, 0.9], x), metric=metric).at_equal_cost
     assert math.isfinite(low.effect) and not low.verdict.startswith(comparison.NOT_COMPARABLE)
     assert high.verdict == f"{comparison.NOT_COMPARABLE}: 1 of {PROMPTS} prompts have no finite difference or ratio"
     assert math.isnan(high.p_holm) and len(table([low, high])) == 3
@@ -144,7 +144,7 @@ def test_an_infinite_value_gives_no_verdict_where_it_counts(study, metric, value
 def test_seeds_of_one_prompt_are_one_observation(study):
     run = study(("c", [0.6], distance), ("x", [0.5, 0.9], lambda i, cost: 2 * distance(i, cost)), prompts=8)
     seeds = [a_row(**{**vars(row), "seed": seed}) for row in run.rows for seed in range(3)]
-    (one,), (many,) = at_equal_cost(run), at_equal_cost(Run(run.folder, run.config, seeds))
+    (one,), (many,) = run.at_equal_cost, Run(run.folder, run.config, seeds).at_equal_cost
     assert (many.n, many.prompts, many.p) == (24, 8, one.p)
 
 
@@ -157,7 +157,7 @@ def test_cells_are_one_family_if_only_a_constant_ratio_differs(study):
         return {"strategy": settings | {"ratio": ratio}, "merging.levels": 2}
 
     run = study(*((name, [0.5, 0.6, 0.7], distance) for name in ("c", "1", "2")), values=values)
-    found = {family.name: [point.cell for point in family.points] for family in families(run, "feature")}
+    found = {family.name: [point.cell for point in family.points] for family in families(run.cells, run.shares, "feature")}
     assert list(found.values()) == [[f"{name} 0.1", f"{name} 0.5"] if i == 0 else [f"{name} 0.9"]
                                     for name in ("c", "1", "2") for i in range(2)]  # fmt: skip
     assert "local-match(reach=1), levels=2" in found and len(found) == 6
@@ -166,7 +166,7 @@ def test_cells_are_one_family_if_only_a_constant_ratio_differs(study):
 def test_a_repetition_is_no_point_of_a_family(study):
     run = study(("c", [0.6], distance), ("x", [0.5, 0.9], distance))
     rows = [a_row(**{**vars(row), "role": "repeat"}) if row.cell == "x 0.9" else row for row in run.rows]
-    assert [len(family.points) for family in families(Run(run.folder, run.config, rows), "feature")] == [1, 1]
+    assert [len(family.points) for family in families(Run(run.folder, run.config, rows).cells, run.shares, "feature")] == [1, 1]
 
 
 def test_between_two_points_of_one_cost_there_is_nothing_to_interpolate():
@@ -178,7 +178,7 @@ def test_between_two_points_of_one_cost_there_is_nothing_to_interpolate():
 
 def test_a_run_whose_costs_have_no_shares_is_reported_as_before(study, capsys):
     run = study(("c", [0.6], distance), ("x", [0.5, 0.9], distance), costs=False)
-    assert at_equal_cost(run) == []
+    assert run.at_equal_cost == []
     assert main(["report", str(run.folder)]) == 0
     assert equal_cost.TITLE not in capsys.readouterr().out
 
@@ -186,7 +186,7 @@ def test_a_run_whose_costs_have_no_shares_is_reported_as_before(study, capsys):
 def test_a_control_that_differs_in_its_ratio_alone_is_nothing_to_compare(study):
     run = study(("c", [0.6, 0.8], distance))
     cells = [a_row(**{**vars(row), "role": "cell", "against": "c 0.1"}) if row.cell == "c 0.9" else row for row in run.rows]
-    assert at_equal_cost(Run(run.folder, run.config, cells)) == []
+    assert Run(run.folder, run.config, cells).at_equal_cost == []
 
 
 def test_a_kept_finding_shows_the_comparison(study, capsys):

@@ -8,7 +8,7 @@ from synthetic_run import CELLS, a_row, synthetic_run
 from tiny import tiny_pipeline
 
 from mergekit_diff.experiments.cli import main
-from mergekit_diff.experiments.results import comparison
+from mergekit_diff.experiments.results import comparison, equal_cost
 from mergekit_diff.experiments.results.folder import RunFolder
 from mergekit_diff.experiments.results.images import is_whole, open_image
 from mergekit_diff.experiments.results.run import Run
@@ -42,9 +42,10 @@ def words(model, tmp_path):
 
 @pytest.fixture
 def events(monkeypatch):
-    """What happened, in order, of appending and reading rows, and of computing the verdict."""
+    """What happened, in order, of appending and reading rows, and of computing the verdicts."""
     names = []
-    for owner, name in ((RunFolder, "rows"), (RunFolder, "append"), (comparison, "compare")):
+    watched = ((RunFolder, "rows"), (RunFolder, "append"), (comparison, "compare"), (equal_cost, "at_equal_cost"))
+    for owner, name in watched:
         monkeypatch.setattr(owner, name, _noting(names, name, getattr(owner, name)))
     monkeypatch.setattr(sink, "_log_cell", lambda run, cell, *_: sink.CellLog(run, cell).summary())
     return names
@@ -61,7 +62,7 @@ def _noting(names, name, function):
 def test_all_that_is_made_of_the_rows_reads_them_once_and_judges_once(words, events, tmp_path):
     assert main(words) == 0
     last = len(events) - events[::-1].index("append")
-    assert events[last:] == ["rows", "compare"]
+    assert events[last:] == ["rows", "compare", "at_equal_cost"]
     assert (tmp_path / "out" / "report.html").exists() and (tmp_path / "out" / "summary.csv").exists()
 
 

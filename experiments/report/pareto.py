@@ -68,9 +68,8 @@ def front(points: Sequence[Point], better: str) -> list[Point]:
 
 def _costs(run: Run) -> list[tuple[str, str, Callable[[str], float | None]]]:
     flops = {cell: cost["flops"] / 1e9 for cell, cost in run.costs.items() if cost.get("flops") is not None}
-    shares = {cell: cost["share"] for cell, cost in run.costs.items() if cost.get("share") is not None}
     return [
-        ("cost of a step, share of the base's", LARGE, shares.get),
+        ("cost of a step, share of the base's", LARGE, run.shares.get),
         ("GFLOPs per denoiser call", "Counted, not timed: the same on every machine.", flops.get),
         ("tokens kept, share of the base's", "Over all layers that any cell of the study merges.", partial(kept_share, run)),
         ("seconds per image", "Timed on this run's machine while it generated the images: noisy.",

@@ -8,7 +8,7 @@ import yaml
 
 from ..files import write_atomically
 from ..results import tables
-from ..results.equal_cost import at_equal_cost, table
+from ..results.equal_cost import table
 from ..results.markdown import fidelity_and_speed
 from ..results.run import Run
 from .columns import columns
@@ -40,13 +40,12 @@ def write_report(run: Run) -> Path:
 def page(run: Run) -> str:
     """The page of a run as HTML."""
     config = {key: run.config[key] for key in ("study", "versions")}
-    compared = at_equal_cost(run)
     return _template().render(
         name=run.name,
         study=run.study,
         prompts=len({row.prompt for row in run.rows}),
         verdict=verdict(run),
-        equal_cost=table(compared) if compared else None,
+        equal_cost=table(run.at_equal_cost) if run.at_equal_cost else None,
         pareto=pareto(run),
         key=key(run),
         columns=columns(run),

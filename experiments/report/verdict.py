@@ -43,7 +43,7 @@ class Verdict:
 def verdict(run: Run) -> Verdict:
     """Cells against their controls by the primary metric, or why there is no verdict."""
     primary = run.primary
-    quality = [tables.verdict_table(one, {}) for one in run.qualities.values() if one]
+    quality = [tables.verdict_table(comparisons, {}) for comparisons in run.qualities]
     if primary is None:
         return Verdict(NO_PRIMARY, "", [], quality=quality)
     if not run.comparisons:

@@ -5,16 +5,17 @@ see :mod:`.families` for the curves.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..metrics import metrics
+from ..study.config import Primary
 from .comparison import NOT_COMPARABLE, Comparison, Scale, described, judged
 from .families import Family, families
 from .inference import holm
 from .numbers import DASH, show
 from .pairing import RATIO, per_prompt
-from .run import Run
+from .row import Row
 from .tables import show_p
 
 TITLE = "At equal cost: curves over the ratio, against the control's curve"
@@ -38,19 +39,23 @@ class EqualCost(Comparison):
     controls: tuple[str, ...] = ()
 
 
-def at_equal_cost(run: Run) -> list[EqualCost]:
+def at_equal_cost(cells: Mapping[str, Sequence[Row]], shares: Mapping[str, float], primary: Primary) -> list[EqualCost]:
     """Every family against the family of its control by the primary metric, Holm-corrected over all comparisons.
 
     They are compared at those costs of the control's points that lie in the range of both; where none does, at those of the
-    family's points. A family that has no cost in common with the control's has one entry that says so. Without a primary metric
-    of single images, without a control, or where no cost as a share of the base's was measured, there is nothing to compare.
+    family's points. A family that has no cost in common with the control's has one entry that says so. Without a control, or by
+    a metric of sets, there is nothing to compare.
+
+    Args:
+        cells: rows by cell.
+        shares: by cell, the cost of a denoising step as a share of the base's; cells without one are left out.
+        primary: the metric that decides.
     """
-    if run.primary is None:
-        return []
-    scale = Scale(run.primary.metric, run.primary.better, run.primary.margin)
+    scale = Scale(primary.metric, primary.better, primary.margin)
     if scale.of_sets:
         return []
-    found = [one for family, control in _pairs(run, scale.metric) for one in _compare(family, control, scale)]
+    pairs = _pairs(cells, families(cells, shares, scale.metric))
+    found = [one for family, control in pairs for one in _compare(family, control, scale)]
     counted = [one for one in found if not one.verdict]
     corrected = iter(holm([one.p for one in counted]))
     return [one if one.verdict else judged(one, next(corrected), scale, len(counted)) for one in found]
@@ -72,12 +77,12 @@ def _line(one: EqualCost) -> list[str]:
     return [one.cell, one.verdict, show(one.cost, 3), *numbers, cells, one.against, controls]
 
 
-def _pairs(run: Run, metric: str) -> list[tuple[Family, Family]]:
+def _pairs(cells: Mapping[str, Sequence[Row]], known: Sequence[Family]) -> list[tuple[Family, Family]]:
     """Families, each with that of its control; the control's own has none."""
-    home = {point.cell: family for family in families(run, metric) for point in family.points}
+    home = {point.cell: family for family in known for point in family.points}
     pairs: dict[tuple[str, str], tuple[Family, Family]] = {}
     for cell, family in home.items():
-        control = home.get(run.cells[cell][0].against or "")
+        control = home.get(cells[cell][0].against or "")
         if control is not None and control is not family:
             pairs[family.name, control.name] = family, control
     return list(pairs.values())

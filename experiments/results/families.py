@@ -5,7 +5,7 @@ logarithm; nothing is extrapolated. This is done image by image, so that the pai
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from ..metrics import metrics
 from ..study.labels import value_label
 from .pairing import values_of
-from .run import Run
+from .row import Row
 
 Values = Mapping[tuple[str, int], float]
 """A metric, or its logarithm, by prompt and seed."""
@@ -73,24 +73,25 @@ class Family:
         return (low.cell, high.cell), between
 
 
-def families(run: Run, metric: str) -> list[Family]:
-    """The families of all cells whose cost as a share of the base's is known, bases and repetitions left out.
+def families(cells: Mapping[str, Sequence[Row]], shares: Mapping[str, float], metric: str) -> list[Family]:
+    """The families of all cells whose cost is known, bases and repetitions left out.
 
     Args:
-        run: with rows and costs.
+        cells: rows by cell.
+        shares: by cell, the cost of a denoising step as a share of the base's.
         metric: of single images.
     """
-    groups: dict[str, list[str]] = {}
-    for cell, rows in run.cells.items():
-        if rows[0].role in ("control", "cell") and "share" in run.costs.get(cell, {}):
-            groups.setdefault(json.dumps(_without_ratio(rows[0].values), sort_keys=True), []).append(cell)
-    names = _names([_without_ratio(run.cells[cells[0]][0].values) for cells in groups.values()])
-    return [Family(name, _points(run, cells, metric)) for name, cells in zip(names, groups.values(), strict=True)]
-
-
-def _points(run: Run, cells: Iterable[str], metric: str) -> tuple[Point, ...]:
-    points = [Point(run.costs[cell]["share"], cell, values_of(run.cells[cell], metric, metrics()[metric].by)) for cell in cells]
-    return tuple(sorted(points, key=lambda point: point.cost))
+    by = metrics()[metric].by
+    common: dict[str, dict[str, Any]] = {}
+    points: dict[str, list[Point]] = {}
+    for cell, rows in cells.items():
+        if rows[0].role in ("control", "cell") and cell in shares:
+            values = _without_ratio(rows[0].values)
+            same = json.dumps(values, sort_keys=True)
+            common[same] = values
+            points.setdefault(same, []).append(Point(shares[cell], cell, values_of(rows, metric, by)))
+    groups = [tuple(sorted(group, key=lambda point: point.cost)) for group in points.values()]
+    return [Family(name, group) for name, group in zip(_names(list(common.values())), groups, strict=True)]
 
 
 def _without_ratio(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,9 @@ def finding(run: Run) -> str:
     texts.append(_fidelity(run))
     if run.comparisons:
         texts.append(tables.markdown(tables.VERDICTS, tables.verdict_table(run.comparisons, run.beside)))
-    if at_equal_cost := equal_cost.at_equal_cost(run):
-        texts.append(tables.markdown(equal_cost.TITLE, equal_cost.table(at_equal_cost)))
-    for comparisons in run.qualities.values():
-        if comparisons:
-            texts.append(tables.markdown(tables.QUALITY, tables.verdict_table(comparisons, {})))
+    if run.at_equal_cost:
+        texts.append(tables.markdown(equal_cost.TITLE, equal_cost.table(run.at_equal_cost)))
+    texts += [tables.markdown(tables.QUALITY, tables.verdict_table(comparisons, {})) for comparisons in run.qualities]
     if any(row.stale for row in run.rows):
         texts += [tables.markdown(title, tables.steps_table(run.rows, column)) for column, title in tables.OVER_STEPS.items()]
     return "\n".join(texts)

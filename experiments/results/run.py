@@ -9,8 +9,9 @@ from typing import Any
 
 from ..metrics import Metric, metrics
 from ..study.config import Primary, is_quality
-from . import comparison, kept, pairing, quality, summary, tables
+from . import comparison, equal_cost, kept, pairing, quality, summary, tables
 from .comparison import BESIDE, Comparison, Scale
+from .equal_cost import EqualCost
 from .folder import RunFolder
 from .row import Row, by_cell, newest
 from .summary import Line
@@ -97,13 +98,18 @@ class Run:
         return {one.cell: one for one in comparison.compare(self.rows, self.scale(BESIDE, "higher")) if one.prompts}
 
     @cached_property
-    def qualities(self) -> dict[str, list[Comparison]]:
-        """By metric of quality, every cell against its base and its control; KID only where rows have features."""
+    def at_equal_cost(self) -> list[EqualCost]:
+        """Every family of cells against its control's at one cost; empty without a primary metric, or if no cost was measured."""
+        return [] if self.primary is None else equal_cost.at_equal_cost(self.cells, self.shares, self.primary)
+
+    @cached_property
+    def qualities(self) -> list[list[Comparison]]:
+        """For every metric of quality, each cell against its base and its control; KID only where rows have features."""
         measured = {*self.metrics, *(["kid"] if any(row.features for row in self.rows) else [])}
         names = [name for name in self.study["metrics"] if is_quality(name) and name in measured]
         bases = {cell: base for cell in self.cells if (base := self.base_of(cell)) is not None}
-        scales = {name: self.scale(name, metrics()[name].better) for name in names}
-        return {name: quality.quality(self.cells, bases, scale) for name, scale in scales.items()}
+        compared = [quality.quality(self.cells, bases, self.scale(name, metrics()[name].better)) for name in names]
+        return [comparisons for comparisons in compared if comparisons]
 
     @property
     def differing(self) -> dict[str, list[str]]:
@@ -153,6 +159,11 @@ class Run:
     def costs(self) -> dict[str, dict[str, Any]]:
         """Costs by cell."""
         return self._json("costs.json")
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """By cell, the cost of a denoising step as a share of the base's, where it is known."""
+        return {cell: cost["share"] for cell, cost in self.costs.items() if cost.get("share") is not None}
 
     @cached_property
     def sets(self) -> dict[str, dict[str, Any]]:

@@ -106,11 +106,10 @@ def _show(run: Run) -> None:
         print(note)
     if run.comparisons:
         show_table(tables.VERDICTS, tables.verdict_table(run.comparisons, run.beside))
-    if at_equal_cost := equal_cost.at_equal_cost(run):
-        show_table(equal_cost.TITLE, equal_cost.table(at_equal_cost))
-    for comparisons in run.qualities.values():
-        if comparisons:
-            show_table(tables.QUALITY, tables.verdict_table(comparisons, {}))
+    if run.at_equal_cost:
+        show_table(equal_cost.TITLE, equal_cost.table(run.at_equal_cost))
+    for comparisons in run.qualities:
+        show_table(tables.QUALITY, tables.verdict_table(comparisons, {}))
     if run.primary is not None:
         print(answer(run.comparisons))
         for line in caveats(run.comparisons, run.beside, run.differing):
