@@ -8,7 +8,7 @@ from tiny import tiny_pipeline
 
 from mergekit_diff import MergePlan, MergeStrategy, RatioSchedule, make, names
 from mergekit_diff.experiments.cli import main
-from mergekit_diff.experiments.study.choosing import is_random, is_scheduled, is_shared
+from mergekit_diff.experiments.study.choosing import drawn_from, is_scheduled, is_shared
 from mergekit_diff.experiments.study.loading import STUDIES, build, load_study
 from mergekit_diff.experiments.study.sweep import cells
 from mergekit_diff.experiments.study.traits import differences, notes, records, traits
@@ -26,10 +26,10 @@ def choice(spec, probe):
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_strategies_that_draw_their_destinations_are_random(ratio):
-    drawn = {name for name in names("strategy") if choice({"name": name, "ratio": ratio}, is_random)}
+    drawn = {name for name in names("strategy") if choice({"name": name, "ratio": ratio}, drawn_from)}
     assert drawn == {"tomesd", "random-dest", "local-match"}
-    assert not choice({"name": "tomesd", "ratio": ratio, "randomize": False}, is_random)
-    assert choice({"name": "dynamic-ratio", "ratio": ratio, "inner": "tomesd", "threshold": 0.8}, is_random)
+    assert not choice({"name": "tomesd", "ratio": ratio, "randomize": False}, drawn_from)
+    assert choice({"name": "dynamic-ratio", "ratio": ratio, "inner": "tomesd", "threshold": 0.8}, drawn_from)
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
@@ -58,8 +58,8 @@ def test_a_plan_of_another_class_is_looked_through_too():
             return Wrapped(self.inner.plan(x, ctx))
 
     matched, local = (Other(make("strategy", name)) for name in ("tomesd", "retom"))
-    assert is_random(matched, "self_attention") and is_shared(matched, "self_attention")
-    assert not is_random(local, "self_attention") and not is_shared(local, "self_attention")
+    assert drawn_from(matched, "self_attention") and is_shared(matched, "self_attention")
+    assert not drawn_from(local, "self_attention") and not is_shared(local, "self_attention")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,19 @@ def test_representative_against_random_differs_in_the_halves_and_in_the_redrawin
     assert notes(records(list(planned.values()))) == [
         f"retom, ratio={ratio} differs from its control also in: {OWN}; {REPEATED}" for ratio in (0.5, 0.75)
     ]
+
+
+def test_a_strategy_is_tried_once_for_every_cell(monkeypatch):
+    tried = []
+
+    def trying(strategy, role):
+        tried.append(strategy)
+        return drawn_from(strategy, role)
+
+    planned = cells(load_study("representative-vs-random"))
+    monkeypatch.setattr("mergekit_diff.experiments.study.traits.drawn_from", trying)
+    records(planned)
+    assert tried == [cell.strategy for cell in planned]
 
 
 def test_options_that_the_strategies_set_differently_are_listed_unless_they_are_swept():
@@ -189,5 +202,6 @@ def test_a_still_draw_is_random_but_not_drawn_again_at_every_step():
     planned = cells(build({"sweep": {"strategy": {"values": [half, half | {"draw": "still"}]}}, "control": {"strategy": half}}))
     anew, still = (traits(cell) for cell in planned[:2])
     assert (anew.random, still.random) == (True, True) and planned[2].is_repeat
+    assert [drawn_from(cell.strategy, "self_attention") for cell in planned[:2]] == [{"noise"}, {"still"}]
     merging = [replace(cell, merging=cell.merging | {"refresh": 1}) for cell in planned[:2]]
     assert [traits(cell).redrawn for cell in merging] == ["at every step", "never"]

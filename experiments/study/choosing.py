@@ -3,7 +3,7 @@
 What a strategy says of itself may be wrong or missing, so these look at its plans.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -18,26 +18,29 @@ from .rehearsal import toy_context
 GRID = (16, 16)
 STAGES = ("down", "mid", "up")
 STEPS = 21
+NOISES = ("noise", "still")
+"""What a strategy may draw from: ``ctx.noise``, which every step has anew, and ``ctx.still``, which stays."""
 ROWS = 4
 """Rows of different content; more than two, so that a strategy that merges few tokens shows its choice too."""
 ALIKE = 8.0
 """Common to all tokens, in standard deviations, so that strategies that follow the content find something to merge."""
 
 
-def is_random(strategy: MergeStrategy, role: str, draws: Sequence[str] = ("noise", "still")) -> bool:
-    """Whether another draw changes the plan for the same tokens.
+def drawn_from(strategy: MergeStrategy, role: str) -> frozenset[str]:
+    """The draws that decide the plan: those of ``NOISES`` which, drawn again, change it for the same tokens.
 
     Args:
-        strategy: what is tried.
+        strategy: what is tried; its choice is random if any draw decides it.
         role: where it merges.
-        draws: what is drawn again: ``ctx.noise``, which every step has anew, ``ctx.still``, or both.
     """
-    draw = torch.Generator().manual_seed(1)
+    draw, deciding = torch.Generator().manual_seed(1), set[str]()
     for x, ctx in _layers(role):
-        other = replace(ctx, **{name: torch.rand(ctx.noise.shape, generator=draw) for name in draws})
-        if not torch.equal(_targets(strategy, x, ctx), _targets(strategy, x, other)):
-            return True
-    return False
+        target = _targets(strategy, x, ctx)
+        for name in NOISES:
+            other = replace(ctx, **{name: torch.rand(ctx.noise.shape, generator=draw)})
+            if name not in deciding and not torch.equal(target, _targets(strategy, x, other)):
+                deciding.add(name)
+    return frozenset(deciding)
 
 
 def is_shared(strategy: MergeStrategy, role: str) -> bool:

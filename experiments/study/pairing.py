@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from .cell import Cell
-from .choosing import is_random
+from .choosing import drawn_from
 from .config import BASE, Study, is_quality
 from .labels import label
 
@@ -59,4 +59,4 @@ def _control_of(cell: Cell, expanded: Sequence[Cell], control: dict[str, Any]) -
 
 
 def _draws(cell: Cell) -> bool:
-    return cell.strategy is not None and cell.merging is not None and is_random(cell.strategy, cell.merging["roles"][0])
+    return cell.strategy is not None and cell.merging is not None and bool(drawn_from(cell.strategy, cell.merging["roles"][0]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .cell import Cell
-from .choosing import is_random, is_scheduled, is_shared
+from .choosing import drawn_from, is_scheduled, is_shared
 
 SAME, OWN = "the same in both", "own representatives in each guidance half"
 NEVER, ALWAYS, SCHEDULE = "never", "at every step", "schedule"
@@ -51,10 +51,10 @@ def traits(cell: Cell) -> Traits:
     """The traits of a cell that merges."""
     assert cell.strategy is not None and cell.merging is not None
     options, role = {name: value for name, value in cell.merging.items() if name != "seed"}, cell.merging["roles"][0]
-    random, anew = is_random(cell.strategy, role), is_random(cell.strategy, role, ("noise",))
+    deciding = drawn_from(cell.strategy, role)
     shared = cell.study.guidance <= 1 or "cfg" in options["share"] or is_shared(cell.strategy, role)
-    redrawn = _redrawn(anew, is_scheduled(cell.strategy, role), options["refresh"], cell.study.steps)
-    return Traits(**options, random=random, halves=SAME if shared else OWN, redrawn=redrawn)
+    redrawn = _redrawn("noise" in deciding, is_scheduled(cell.strategy, role), options["refresh"], cell.study.steps)
+    return Traits(**options, random=bool(deciding), halves=SAME if shared else OWN, redrawn=redrawn)
 
 
 def differences(cell: Cell, control: Cell) -> list[str]:
@@ -62,23 +62,29 @@ def differences(cell: Cell, control: Cell) -> list[str]:
 
     Whether a choice is random at all is not listed: it is the strategy, and ``redrawn`` says what follows from it.
     """
-    own, other = vars(traits(cell)), vars(traits(control))
-    apart = [name for name in own if own[name] != other[name] and name != "random"]
-    meant = [name for name in apart if _is_meant(name, cell, control, own, other)]
-    return [f"{name}: {_text(own[name])}, control: {_text(other[name])}" for name in apart if name not in meant]
+    return _differences(cell, control, vars(traits(cell)), vars(traits(control)))
 
 
 def records(planned: Sequence[Cell]) -> dict[str, dict[str, Any]]:
     """By cell, what the run folder keeps: its traits, and under "differing" how it differs from its control besides."""
     by_name = {cell.name: cell for cell in planned}
-    apart = {cell.name: differences(cell, by_name[cell.against]) for cell in planned if cell.against in by_name}
-    return {cell.name: {**vars(traits(cell)), "differing": apart.get(cell.name, [])} for cell in planned}
+    known = {cell.name: vars(traits(cell)) for cell in planned}
+    pairs = [(cell, by_name[cell.against]) for cell in planned if cell.against in by_name]
+    apart = {cell.name: _differences(cell, control, known[cell.name], known[control.name]) for cell, control in pairs}
+    return {name: {**own, "differing": apart.get(name, [])} for name, own in known.items()}
 
 
 def notes(recorded: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A line for every cell that differs from its control in more than the swept values."""
     apart = {name: record["differing"] for name, record in recorded.items() if record["differing"]}
     return [f"{name} differs from its control also in: {'; '.join(lines)}" for name, lines in apart.items()]
+
+
+def _differences(cell: Cell, control: Cell, own: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The lines of :func:`differences`, from the traits of both."""
+    apart = [name for name in own if own[name] != other[name] and name != "random"]
+    meant = [name for name in apart if _is_meant(name, cell, control, own, other)]
+    return [f"{name}: {_text(own[name])}, control: {_text(other[name])}" for name in apart if name not in meant]
 
 
 def _redrawn(anew: bool, scheduled: bool, refresh: int, steps: int) -> str:
