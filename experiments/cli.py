@@ -12,6 +12,8 @@ from mergekit_diff import __version__
 from .extra import check_extra
 from .openmp import limit_spinning
 
+KINDS = ("strategy", "metric", "ratio", "window", "reduction", "study")
+"""What ``list`` takes, but for a plug-in's own kinds: the registry knows them only once torch is imported, too late for help."""
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 """What shells report of a program that ends because nobody reads its output any more: 128 + SIGPIPE."""
@@ -47,7 +49,7 @@ def parser() -> Parser:
     report.add_argument("--rows-into", type=Path, metavar="DIR", help="then copy its rows there, without the images")
     report.add_argument("--tables-into", type=Path, metavar="FILE", help="then paste its tables between their markers there")
     listed = commands.add_parser("list", help="everything that is registered, with its settings")
-    listed.add_argument("kind", nargs="?", metavar="KIND", help="strategy, metric, ratio, window or study; default: all")
+    listed.add_argument("kind", nargs="?", metavar="KIND", help=f"{', '.join(KINDS)}; default: all")
     return top
 
 

@@ -4,9 +4,16 @@ import dataclasses
 import inspect
 
 from mergekit_diff import MergeStrategy, names
+from mergekit_diff.plugins import load_plugins
 from mergekit_diff.registry import KINDS, one_of, part_class
 
 STUDY = "study"
+
+
+def kinds() -> list[str]:
+    """What can be listed: every kind of part, plug-ins' own too, and studies."""
+    load_plugins()
+    return [*KINDS, STUDY]
 
 
 def listing(kind: str | None = None) -> str:
@@ -15,9 +22,8 @@ def listing(kind: str | None = None) -> str:
     Raises:
         ValueError: no such kind.
     """
-    known = (*KINDS, STUDY)
-    kinds = known if kind is None else (one_of(kind, known, "kind"),)
-    return "\n\n".join("\n".join([each.upper(), *(_studies() if each == STUDY else _parts(each))]) for each in kinds)
+    chosen = kinds() if kind is None else [one_of(kind, kinds(), "kind")]
+    return "\n\n".join("\n".join([each.upper(), *(_studies() if each == STUDY else _parts(each))]) for each in chosen)
 
 
 def _parts(kind: str) -> list[str]:

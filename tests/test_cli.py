@@ -9,8 +9,9 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 
 from mergekit_diff.experiments import extra
-from mergekit_diff.experiments.cli import BROKEN_PIPE, main
+from mergekit_diff.experiments.cli import BROKEN_PIPE, KINDS, main
 from mergekit_diff.experiments.files import write_atomically
+from mergekit_diff.experiments.listing import STUDY, kinds
 
 HEAVY = ("diffusers", "transformers", "lightning")
 
@@ -26,7 +27,7 @@ def loaded_after(*words: str) -> tuple[int, set[str]]:
     return code, set(modules)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["--version"]])
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["list", "--help"], ["--version"]])
 def test_help_imports_no_torch(words):
     code, modules = loaded_after(*words)
     assert code == 0
@@ -147,6 +148,14 @@ def test_list_names_everything(capsys):
     assert all(word in said for word in ("retom", "ratio = ", "cosine", "quickstart", "arXiv 2507.12771"))
 
 
+def test_help_names_every_kind_that_can_be_listed(capsys):
+    assert set(KINDS) == set(kinds())
+    with pytest.raises(SystemExit):
+        main(["list", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(kind in said.partition("KIND ")[2] for kind in KINDS)
+
+
 def test_listing_into_a_closed_pipe_ends_quietly_as_other_programs_do():
     reader, writer = os.pipe()
     code = "from mergekit_diff.experiments.cli import main; raise SystemExit(main(['list']))"
@@ -184,7 +193,7 @@ def test_a_command_without_its_packages_says_how_to_get_them(words, core_only, c
     assert capsys.readouterr().err == f"mergekit-diff: error: {expected}\n"
 
 
-@pytest.mark.parametrize("kind", ["strategy", "metric", "ratio", "window"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != STUDY])
 def test_parts_are_listed_without_the_packages_of_experiments(kind, core_only, capsys):
     assert main(["list", kind]) == 0
     assert capsys.readouterr().out.startswith(kind.upper())
