@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .components import LayerContext, MergeStrategy, RatioSchedule
+from .components import LayerContext, MergeStrategy, RatioSchedule, WindowSchedule
 from .plan import Plan
 from .planner import Tokens, Turn
 from .report import MergeReport, Tally
 from .settling import schedules
+from .shortfall import cut, shortfall, sides
 from .sites import Site
 
 
@@ -80,6 +81,8 @@ class Ledger:
             tally.gate = call.turn.gate
             if call.made:
                 self._note(tally, call.ctx, plan)
+            if call.made and asked is not None and (reason := shortfall(self.strategy, call.ctx, before, after, asked)):
+                tally.short[reason] = None
             if plan is not None and after < before:
                 self.newest[call.place.site.name, role] = (plan, grid)
 
@@ -99,11 +102,5 @@ class Ledger:
         if self.strategy.batch_shared:
             tally.notes["batch-shared"] = None
         for schedule in schedules(self.strategy):
-            size = schedule(ctx)
-            if isinstance(size, tuple) and any(s > g for s, g in zip(size, ctx.grid, strict=True)):
-                cut = tuple(min(s, g) for s, g in zip(size, ctx.grid, strict=True))
-                tally.notes[f"window {_times(size)} cut to {_times(cut)}"] = None
-
-
-def _times(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size))
+            if isinstance(schedule, WindowSchedule) and (size := schedule(ctx)) != (inside := cut(schedule, ctx)):
+                tally.notes[f"window {sides(size)} cut to {sides(inside)}"] = None

@@ -17,6 +17,7 @@ class Tally:
         role: which part of the block.
         gate: the gate's decision.
         notes: why nothing was merged, or what was cut.
+        short: why plans granted less than was asked, each reason once.
         by_step: tokens and kept tokens of every step of the latest image.
     """
 
@@ -31,6 +32,7 @@ class Tally:
     asked_calls: int = 0
     gate: Mapping[str, Any] | None = None
     notes: dict[str, None] = field(default_factory=dict)
+    short: dict[str, None] = field(default_factory=dict)
     by_step: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def count(self, grid: tuple[int, ...], step: int, before: int, after: int, asked: float | None) -> None:
@@ -51,8 +53,8 @@ class Tally:
             notes.append(f"skipped: would save {gate['saves_ms']:.3g} ms a call and cost {gate['costs_ms']:.3g}")
         if self.calls == 0 and not notes:
             notes = ["never called"]
-        if asked is not None and self.after < self.before and asked - granted > max(0.005, 1 / (self.before / calls)):
-            notes.append("less granted than asked")
+        if self.short and self.after < self.before:
+            notes.append(f"less granted than asked: {', '.join(self.short)}")
         return {
             "site": self.site.name,
             "role": self.role,

@@ -539,13 +539,45 @@ def test_report_reads_as_a_table(unet, latents, predict):
     ]
 
 
-def test_ratio_that_cannot_be_granted_is_said(unet, latents, predict):
+def test_ratio_that_cannot_be_granted_is_said_with_its_reason(unet, latents, predict):
     with merging(unet, "tomesd", ratio=0.9) as session:
         predict(unet, latents())
     for row in session.report().to_dicts():
         if row["calls"]:
-            assert (row["asked"], row["granted"]) == (0.9, 0.75) and "less granted than asked" in row["note"]
+            assert (row["asked"], row["granted"]) == (0.9, 0.75)
+            assert row["note"] == "less granted than asked: each window of 2x2 keeps a token"
     assert (session.report().asked, session.report().granted) == (0.9, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "reason"),
+    [
+        ({"name": "retom", "window": 2, "ratio": 0.8}, "each window of 2x2 keeps a token"),
+        ({"name": "retom", "window": 2, "ratio": 0.6}, "rounded in windows of 2x2"),
+        ({"name": "retom", "window": [1, 4], "ratio": 0.6}, "rounded in windows of 1x4"),
+        ({"name": "dynamic-ratio", "ratio": 0.9, "inner": "tomesd"}, "each window of 2x2 keeps a token"),
+        ({"name": "downsample", "ratio": 0.7}, "the strategy's own rule"),
+        ({"name": "retom", "window": 4, "ratio": 0.5}, None),
+        ({"name": "tomesd", "ratio": 0.333}, None),
+    ],
+)
+def test_the_reason_why_less_is_granted_is_the_one_that_applies(unet, latents, predict, strategy, reason):
+    with merging(unet, strategy, levels=1) as session:
+        predict(unet, latents())
+    (note,) = {row["note"] for row in session.report().to_dicts() if row["calls"]}
+    assert note == (f"less granted than asked: {reason}" if reason else "")
+
+
+def test_steps_at_which_nothing_merges_are_a_reason_too(unet, latents, predict):
+    class Sometimes(type(make("strategy", "tomesd"))):
+        def plan(self, x, ctx):
+            return super().plan(x, ctx) if ctx.step else MergePlan.from_target(torch.arange(x.shape[1])[None], x.shape[1])
+
+    with merging(unet, Sometimes(0.5), refresh=1) as session:
+        predict(unet, latents(t=900))
+        predict(unet, latents(t=100))
+    notes = {row["note"] for row in session.report().to_dicts() if row["calls"]}
+    assert notes == {"every token was kept (M = N); less granted than asked: nothing merged at some steps"}
 
 
 def test_ratio_that_changes_is_reported_as_its_mean(unet, latents, predict):
