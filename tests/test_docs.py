@@ -109,10 +109,13 @@ def test_links_lead_to_files(document):
         assert path.exists() or path in generated, target
 
 
-def test_included_texts_exist():
-    for path in DOCS.rglob("*.md"):
-        for text, heading in re.findall(r"<!-- include (\S+?)(?: # (.+?))? -->", path.read_text()):
-            assert heading in ("", *re.findall(r"^#+ (.+)$", (ROOT / text).read_text(), re.M)), path
+@pytest.mark.parametrize("path", [path for path in TEXTS if "<!-- include" in path.read_text()], ids=lambda path: path.stem)
+def test_included_texts_exist_and_are_linked_for_readers_of_the_page_itself(path):
+    found = re.findall(r"<!-- include (\S+?)(?: # (.+?))? -->\n.*\]\(([^)#]+)#?([^)]*)\).*\n<!-- end -->\n", path.read_text())
+    assert len(found) == path.read_text().count("<!-- include")
+    for text, heading, link, anchor in found:
+        assert heading in ("", *re.findall(r"^#+ (.+)$", (ROOT / text).read_text(), re.M))
+        assert ((path.parent / link).resolve(), anchor) == (ROOT / text, heading.lower().replace(" ", "-"))
 
 
 def test_site_needs_no_network(site):

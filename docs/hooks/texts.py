@@ -1,7 +1,8 @@
 """Pages made from the repository's own texts, so that nothing is written twice.
 
 A page says ``<!-- include PATH -->`` for a whole text, or ``<!-- include PATH # Heading -->`` for what is under one heading.
-Links of the text lead to the page that includes their target; what has no page is left as plain words.
+The line below it, up to ``<!-- end -->``, is for readers of the page itself, as on GitHub: it links to the text, which takes its
+place on the site. Links of the text lead to the page that includes their target; what has no page is left as plain words.
 """
 
 import posixpath
@@ -14,7 +15,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-DIRECTIVE = re.compile(r"<!-- include (\S+?)(?: # (.+?))? -->")
+DIRECTIVE = re.compile(r"<!-- include (\S+?)(?: # (.+?))? -->\n.+\n<!-- end -->")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
