@@ -9,7 +9,7 @@ import yaml
 from tiny import tiny_unet
 
 from mergekit_diff import make, merging, names
-from mergekit_diff.experiments.study.loading import load_study
+from mergekit_diff.experiments.study.loading import PROMPTS, load_study
 from mergekit_diff.experiments.study.sweep import cells
 
 ROOT = Path(__file__).parent.parent
@@ -93,6 +93,12 @@ def test_readme_is_short_and_names_every_strategy():
 def test_every_strategy_has_a_small_image():
     for name in names("strategy"):
         assert 0 < (DOCS / "strategies" / f"{name}.png").stat().st_size < 60_000, f"python docs/draw_strategies.py draws {name}"
+
+
+def test_the_page_of_prompt_lists_says_what_every_list_is_for():
+    text = (DOCS / "guide" / "prompts.md").read_text()
+    said = [name for line in text.splitlines() if line.startswith("| `") for name in re.findall(r"`([^`]+)`", line.split("|")[1])]
+    assert sorted(said) == sorted(path.stem for path in PROMPTS.glob("*.txt"))
 
 
 def test_every_page_of_the_navigation_exists_and_every_page_is_in_it(site):

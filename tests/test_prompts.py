@@ -44,5 +44,10 @@ def test_no_concept_is_drawn_both_flat_and_in_3d(name):
     assert all(len(style - {"noto"}) == 1 for style in styles)
 
 
+@pytest.mark.parametrize("length", [12, 16, 24])
+def test_short_lists_are_the_beginning_of_a_long_one(length):
+    assert read_prompts(f"emoji-{length}") == read_prompts("emoji-64")[:length]
+
+
 def test_captions_are_plain():
     assert all(re.fullmatch(r"a (noto|flat|3d) [a-z ]+", caption) for name in LOOKS for caption in read_prompts(name))
