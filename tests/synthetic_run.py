@@ -23,12 +23,18 @@ def a_row(**fields):
     return Row(**(row | fields))
 
 
+def a_study(**fields):
+    """The plain data of a study without a control or a sweep, as ``a_row``."""
+    study = {"question": "Is it so?", "hypothesis": "", "model": "m", "prompts": ["p"], "seeds": 1, "steps": 1, "guidance": 1.0}
+    return study | {"strategy": {"name": "retom"}, "sweep": {}, "metrics": ["psnr"], "primary": None} | fields
+
+
 def synthetic_run(path, cells=CELLS, prompts=6, seeds=1, side=16, primary=PRIMARY, parts=("costs", "sets", "maps")):
     """Write a run folder: a base and cells, the first of which is the control; the later a cell, the farther from the base."""
     folder, draw = RunFolder(path), np.random.default_rng(0)
-    study = {"question": "Is it <b>safe</b>?", "hypothesis": "Yes & no.", "model": "m", "steps": STEPS, "guidance": 1.0}
     names = [f"a <i>thing</i> of kind {i}" for i in range(prompts)]
-    folder.write_config(study | {"prompts": names, "seeds": seeds, "metrics": METRICS, "primary": primary}, ["run", "x"])
+    asked = {"question": "Is it <b>safe</b>?", "hypothesis": "Yes & no.", "primary": primary}
+    folder.write_config(a_study(**asked, prompts=names, seeds=seeds, steps=STEPS, metrics=METRICS), ["run", "x"])
     (path / "images").mkdir()
     for number, prompt in enumerate(names):
         for seed in range(seeds):

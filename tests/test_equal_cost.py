@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from synthetic_run import a_row, synthetic_run
+from synthetic_run import a_row, a_study, synthetic_run
 
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.report import pareto, write_report
@@ -44,10 +44,9 @@ def study(tmp_path):
                 shares[cell] = {"share": cost, "share_flops": cost, "share_overhead": 0.0, "flops": cost}
                 rows += [a_row(cell=cell, role=role, against=against, values=spec, prompt=f"p{i}", granted=ratio,
                                metrics={metric: size(i, cost)}) for i in range(prompts) if (cell, i) not in drop]  # fmt: skip
-        config = {"question": "?", "prompts": [], "metrics": [metric]}
-        config |= {"primary": {"metric": metric, "better": BETTER[metric], "margin": margin}}
+        primary = {"metric": metric, "better": BETTER[metric], "margin": margin}
         folder = RunFolder(tmp_path / "run")
-        folder.write_config(config, ["run", "x"])
+        folder.write_config(a_study(prompts=[], metrics=[metric], primary=primary), ["run", "x"])
         if costs:
             (folder.path / "costs.json").write_text(json.dumps(shares))
         kept.keep(folder.path, rows, tmp_path / "kept")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from synthetic_run import CELLS, a_row, synthetic_run
+from synthetic_run import CELLS, a_row, a_study, synthetic_run
 
 from mergekit_diff.experiments.metrics import as_json, metrics
 from mergekit_diff.experiments.report import images, labels, pareto, write_report
@@ -33,8 +33,7 @@ PROMPT = "<script>alert(1)</script>"
 def folder(tmp_path):
     """A run of two cells without control, sets, costs or maps."""
     folder = RunFolder(tmp_path)
-    study = {"question": "Is it <b>safe</b>?", "hypothesis": "", "model": "m", "steps": 1, "guidance": 1.0, "seeds": 1}
-    folder.write_config(study | {"prompts": [PROMPT], "metrics": ["psnr"], "primary": None}, ["run", "x"])
+    folder.write_config(a_study(question="Is it <b>safe</b>?", prompts=[PROMPT]), ["run", "x"])
     (tmp_path / "images").mkdir()
     for job, cell in (("a", "base"), ("b", "retom")):
         Image.new("RGB", (8, 8), "red").save(tmp_path / f"images/{job}.png")

@@ -8,13 +8,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from synthetic_run import a_row
+from synthetic_run import a_row, a_study
 
 import mergekit_diff.experiments
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.results import kept, tables
 from mergekit_diff.experiments.results.answer import answer
 from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.results.in_common import in_common
 from mergekit_diff.experiments.results.row import Row
 from mergekit_diff.experiments.results.run import Run
 
@@ -28,8 +29,8 @@ read = cache(lambda name: Run.read(FINDINGS / name))
 @pytest.fixture
 def folder(tmp_path):
     folder = RunFolder(tmp_path / "mine")
-    study = {"question": "Is it so?", "prompts": [], "metrics": ["psnr", "kid"]}
-    folder.write_config(study | {"primary": {"metric": "psnr", "better": "higher"}}, ["run", "x"])
+    study = a_study(prompts=[f"p{i}" for i in range(12)], metrics=["psnr", "kid"], primary={"metric": "psnr", "better": "higher"})
+    folder.write_config(study, ["run", "x"])
     (folder.path / "images").mkdir()
     for i in range(12):
         for cell, against, psnr in (("base", None, None), ("c", None, 20.0 + i % 2), ("x", "c", 25.0 + i % 3)):
@@ -77,6 +78,28 @@ def test_no_finding_has_been_lost():
 @pytest.mark.parametrize("name", KEPT)
 def test_what_the_log_says_follows_from_the_rows_beside_it(name):
     assert answer(read(name).comparisons) in (FINDINGS.parent / "LOG.md").read_text()
+
+
+def test_a_finding_says_what_its_cells_have_in_common():
+    image, merging = "steps=20, guidance=2.0, dtype=float32", "share=[], gate=none."
+    assert in_common(read("alpha-b")) == (
+        f"In all cells: model=emoji, prompts=64, seeds=1, n=64; {image}; strategy=retom(ratio=0.5); "
+        f"roles=['self_attention'], refresh=1, levels=3, {merging}"
+    )
+    swept = in_common(read("preset"))  # which sweeps strategy, roles and levels
+    assert swept == f"In all cells: model=emoji, prompts=24, seeds=1, n=24; {image}; refresh=1, {merging}"
+
+
+def test_what_is_swept_is_not_in_common_and_what_is_set_inside_it_is_not_either(tmp_path):
+    sweep = {"steps": {"values": [2, 4]}, "strategy": {"ratio": {"start": {"values": [0.1, 0.2]}}}}
+    strategy = {"name": "retom", "window": 2, "ratio": {"name": "linear", "end": 0.5}}
+    merging = {"levels": None, "seed": 0}
+    rows = [a_row(cell=f"c{i}", prompt=f"p{j}", merging=merging | {"refresh": i}) for i, j in ((0, 0), (1, 0), (1, 1))]
+    said = in_common(Run(tmp_path, {"study": a_study(sweep=sweep, strategy=strategy, size=64)}, rows))
+    assert (
+        said
+        == "In all cells: model=m, prompts=2, seeds=1, n=1 to 2; guidance=1.0, size=64; strategy=retom(window=2); levels=None."
+    )
 
 
 @pytest.mark.parametrize("name", KEPT)

@@ -54,14 +54,15 @@ def _study(folder: Path) -> dict[str, str]:
 
 
 def _page(folder: Path) -> str:
-    """Question, hypothesis, answer, the log's reading of them, the tables, and the command."""
-    question, answer, *tables = _report(folder).strip().split("\n\n")
+    """Question, hypothesis, what all cells have in common, answer, the log's reading of it, the tables, and the command."""
+    question, common, answer, *tables = _report(folder).strip().split("\n\n")
     name, second = folder.name.removesuffix(AGAIN), folder.name.endswith(AGAIN)
     command = f"mergekit-diff run {name}" + (" prompts=emoji-64-b" if second else "")
     parts = [
         f"---\nhide: [toc]\n---\n\n# {folder.name}",
         f"**{question}**",
         f"*Hypothesis, written down before:* {_study(folder)['hypothesis'].strip()}",
+        common,
         f"*Answer by the rule:* {answer}",
         _reading(name, second),
         *tables,
@@ -79,7 +80,7 @@ def _reading(name: str, second: bool) -> str:
 def _overview() -> str:
     rows = []
     for folder in _folders():
-        _, answer, *_ = _report(folder).strip().split("\n\n")
+        _, _, answer, *_ = _report(folder).strip().split("\n\n")
         rows.append(f"| [{folder.name}]({folder.name}.md) | {_study(folder)['question']} | {answer} |")
     return "\n".join(["| study | question | answer by the rule |", "|---|---|---|", *rows])
 

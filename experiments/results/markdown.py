@@ -2,6 +2,7 @@
 
 from . import equal_cost, tables
 from .answer import answer, caveats
+from .in_common import in_common
 from .run import Run
 
 
@@ -12,8 +13,8 @@ def fidelity_and_speed(run: Run) -> str:
 
 
 def finding(run: Run) -> str:
-    """The question, the answer and all tables, as they are in LOG.md."""
-    texts = [f"{run.study['question']}\n"]
+    """The question, what all cells have in common, the answer and all tables."""
+    texts = [f"{run.study['question']}\n", f"{in_common(run)}\n"]
     if run.primary is not None:
         texts.append(answer(run.comparisons) + "\n")
         texts += [f"* {line}\n" for line in caveats(run.comparisons, run.beside, run.differing)]
