@@ -1,6 +1,7 @@
 """Rows, and a run folder with every part that a run may have, made of noise, so that results are tested without a model."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -30,7 +31,10 @@ def a_study(**fields):
 
 
 def synthetic_run(path, cells=CELLS, prompts=6, seeds=1, side=16, primary=PRIMARY, parts=("costs", "sets", "maps")):
-    """Write a run folder: a base and cells, the first of which is the control; the later a cell, the farther from the base."""
+    """Write a run folder: a base and cells, the first of which is the control; the later a cell, the farther from the base.
+
+    With the part "shares", the cost of a step is known as a share of the base's, and every cell is a strategy of its own.
+    """
     folder, draw = RunFolder(path), np.random.default_rng(0)
     names = [f"a <i>thing</i> of kind {i}" for i in range(prompts)]
     asked = {"question": "Is it <b>safe</b>?", "hypothesis": "Yes & no.", "primary": primary}
@@ -41,13 +45,16 @@ def synthetic_run(path, cells=CELLS, prompts=6, seeds=1, side=16, primary=PRIMAR
             image = draw.integers(0, 256, (side, side, 3))
             for i, cell in enumerate(("base", *cells)):
                 row = _row(number, prompt, seed, i, cell, cells[0], draw)
+                row = replace(row, values={"strategy.name": cell}) if "shares" in parts and i else row
                 noisy = (image + draw.normal(0, 8 * i, image.shape)).clip(0, 255).astype(np.uint8)
                 Image.fromarray(noisy).save(path / row.image)
                 folder.append(row)
                 if i and not number and not seed and "maps" in parts:
                     _write(path / f"maps/{row.job}.json", row.to_json() | {"sites": _sites(i), "maps": [_map(i)]})
     if "costs" in parts:
-        _write(path / "costs.json", {cell: _costs(i) for i, cell in enumerate(("base", *cells))})
+        shares = [{"share": 1 - 0.1 * i} if "shares" in parts else {} for i in range(1 + len(cells))]
+        costs = {cell: _costs(i) | shares[i] for i, cell in enumerate(("base", *cells))}
+        _write(path / "costs.json", costs)
     if "sets" in parts:
         _write(path / "sets.json", {cell: {"kid": _kid(i)} for i, cell in enumerate(("base", *cells))})
     return folder

@@ -196,19 +196,13 @@ def test_a_kept_finding_shows_the_comparison(study, capsys):
 
 
 def test_the_page_compares_at_equal_cost_and_draws_over_it_where_it_is_known(tmp_path):
-    folder = synthetic_run(tmp_path)
-    run = Run.read(folder.path)
+    run = Run.read(synthetic_run(tmp_path / "unknown").path)
     assert "cost of a step" not in pareto.pareto(run)[0]["name"]
     assert "At equal cost" not in write_report(run).read_text()
-    path = folder.path / "costs.json"
-    costs = json.loads(path.read_text())
-    for i, cost in enumerate(costs.values()):
-        cost |= {"share": 1 - 0.1 * i}
-    path.write_text(json.dumps(costs))
-    run = Run.read(folder.path)
+    run = Run.read(synthetic_run(tmp_path / "known", parts=("costs", "shares")).path)
     first = pareto.pareto(run)[0]
     assert first["name"].startswith("cost of a step") and "0.8" in str(first["plots"][0])
-    assert "At equal cost" not in write_report(run).read_text()  # these cells have no swept values, so are one family
-    rows = [a_row(**{**vars(row), "values": {"strategy.name": row.cell}}) for row in run.rows]
-    page = write_report(Run(run.folder, run.config, rows)).read_text()
+    page = write_report(run).read_text()
     assert "At equal cost" in page and comparison.NOT_COMPARABLE in page
+    one_family = [a_row(**vars(row) | {"values": {}}) for row in run.rows]
+    assert "At equal cost" not in write_report(Run(run.folder, run.config, one_family)).read_text()

@@ -40,11 +40,17 @@ const place = document.querySelector("#told");
 SIZES = """
         all("details").forEach(one => { one.open = true; });
         return [innerWidth, find("html").scrollWidth - find("html").clientWidth];"""
+LONG = [f"{strategy}(ratio=0.625), roles=['{role}'], levels={i}" for i, (strategy, role) in enumerate(
+    (("tomesd", "self_attention"), ("local-match", "key_value"), ("dynamic-ratio", "self_attention")), 1)]  # fmt: skip
+TABLES = """
+        return all("header .wide").map(one => one.scrollWidth - one.clientWidth);"""
 PROBES = {
     "desk": (DESK, SIZES),
     "phone": (PHONE, SIZES),
     "bare": (PHONE, SIZES),
     "too wide": (PHONE, SIZES),
+    "long": (PHONE, SIZES),
+    "tables": (DESK, TABLES),
     "fetching": (DESK, "return 0;"),
     "numbers": (DESK, """
         const column = all(".sortable th").findIndex(one => one.textContent.includes("feature"));
@@ -79,10 +85,12 @@ PROBES = {
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     """What every probe found."""
-    place, bare = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("bare")
+    place, bare, long = (tmp_path_factory.mktemp(name) for name in ("run", "bare", "long"))
     page = write_report(Run.read(synthetic_run(place).path)).read_text()
     pages = dict.fromkeys(PROBES, page)
     pages["bare"] = write_report(Run.read(synthetic_run(bare, prompts=2, primary=None, parts=()).path)).read_text()
+    pages["long"] = write_report(Run.read(synthetic_run(long, LONG, parts=("costs", "shares")).path)).read_text()
+    pages["tables"] = pages["long"]
     pages["fetching"] = page.replace("<main>", '<main><img src="https://example.org/x.png">')
     pages["too wide"] = page.replace("<main>", '<main><div style="width: 500px">')
     frames = FRAMES
@@ -113,9 +121,13 @@ def test_a_page_that_would_fetch_something_is_caught_and_kept_from_it(told):
     assert "would fetch https://example.org/x.png" in told["fetching"]["wrong"]
 
 
-@pytest.mark.parametrize("probe", ["desk", "phone", "bare"])
+@pytest.mark.parametrize("probe", ["desk", "phone", "bare", "long"])
 def test_the_page_is_never_wider_than_the_screen(told, probe):
     assert told[probe]["answer"] == [PROBES[probe][0], 0]
+
+
+def test_tables_of_verdicts_fit_a_desk_however_long_the_names(told):
+    assert told["tables"]["answer"] == [0, 0, 0]  # verdicts, at equal cost, quality
 
 
 def test_a_page_that_is_too_wide_is_caught(told):
