@@ -5,6 +5,7 @@ import warnings
 from dataclasses import dataclass
 
 import pytest
+import yaml
 
 from mergekit_diff.experiments.openmp import limit_spinning
 
@@ -76,6 +77,26 @@ def unet():
 @pytest.fixture
 def pipe():
     return tiny_pipeline()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """The folder of a tiny pipeline, which no test changes."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def command(model, tmp_path):
+    """Writes a study of the tiny pipeline and returns the words that run it, with its results in the folder "out"."""
+
+    def write(**study):
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump({"model": model, "out": str(tmp_path / "out")} | study))
+        return ["run", str(path)]
+
+    return write
 
 
 @pytest.fixture(scope="session")

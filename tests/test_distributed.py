@@ -13,7 +13,6 @@ import time
 import pytest
 import torch
 import yaml
-from tiny import tiny_pipeline
 
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.models import devices
@@ -25,11 +24,10 @@ JOBS = 2 * 2 * 3
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
+def study(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
-    tiny_pipeline().save_pretrained(folder / "model")
     content = {
-        "model": str(folder / "model"),
+        "model": model,
         "prompts": ["a noto apple", "a flat cat"],
         "seeds": 2,
         "steps": 3,

@@ -3,8 +3,6 @@
 import json
 
 import pytest
-import yaml
-from tiny import tiny_pipeline
 
 from mergekit_diff import gate
 from mergekit_diff.experiments.cli import main
@@ -92,12 +90,9 @@ def test_fidelity_without_a_control_is_compared_with_nothing():
 
 
 @pytest.fixture
-def words(tmp_path):
-    tiny_pipeline().save_pretrained(tmp_path / "model")
-    raw = {"model": str(tmp_path / "model"), "prompts": ["a cat", "a dog"], "steps": 2, "metrics": ["psnr"], "repeat": True}
-    raw |= {"sweep": strategies("retom", "tomesd"), "control": {"strategy.name": "tomesd"}, "wandb": {"mode": "disabled"}}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(raw | {"out": str(tmp_path / "out")}))
-    return ["run", str(tmp_path / "study.yaml")]
+def words(command):
+    raw = {"prompts": ["a cat", "a dog"], "steps": 2, "metrics": ["psnr"], "repeat": True, "wandb": {"mode": "disabled"}}
+    return command(**raw, sweep=strategies("retom", "tomesd"), control={"strategy.name": "tomesd"})
 
 
 def test_the_repeat_has_images_rows_and_costs_of_its_own(words, tmp_path):

@@ -3,9 +3,7 @@
 import json
 
 import pytest
-import yaml
 from synthetic_run import CELLS, a_row, synthetic_run
-from tiny import tiny_pipeline
 
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.results import comparison, equal_cost
@@ -23,21 +21,14 @@ STUDY = {
     "sweep": {"strategy": {"values": ["retom", "dynamic-ratio", "tomesd"]}},
     "control": {"strategy": "retom"},
     "metrics": ["psnr"],
+    "threads": 1,
     "primary": {"metric": "psnr", "better": "higher"},
 }
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_pipeline().save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture
-def words(model, tmp_path):
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY | {"model": model, "out": str(tmp_path / "out"), "threads": 1}))
-    return ["run", str(tmp_path / "study.yaml")]
+def words(command):
+    return command(**STUDY)
 
 
 @pytest.fixture

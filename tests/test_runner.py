@@ -7,7 +7,6 @@ import pytest
 import torch
 import yaml
 from synthetic_run import a_row
-from tiny import tiny_pipeline
 
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.files import write_atomically
@@ -37,17 +36,9 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_pipeline().save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def words(model, tmp_path):
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY | {"model": str(model), "out": str(tmp_path / "out")}))
-    return ["run", str(tmp_path / "study.yaml")]
+def words(command):
+    return command(**STUDY)
 
 
 @pytest.fixture
@@ -149,8 +140,7 @@ def test_a_failure_of_the_disk_is_one_line_and_exit_code_1(words, monkeypatch, c
     assert capsys.readouterr().err.strip() == "mergekit-diff: error: No space left on device: report.html"
 
 
-def test_pictures_that_come_to_nothing_are_said(model, words, tmp_path, capsys):
-    pipe = tiny_pipeline()
+def test_pictures_that_come_to_nothing_are_said(pipe, words, tmp_path, capsys):
     torch.nn.init.constant_(pipe.unet.conv_out.weight, float("nan"))
     pipe.save_pretrained(tmp_path / "nan")
     assert main([*words, f"model={tmp_path / 'nan'}"]) == 1

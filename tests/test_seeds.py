@@ -1,7 +1,6 @@
 """Noise: another one for every prompt, the same for the base and all cells of a prompt, for merging as for images."""
 
 import pytest
-from tiny import tiny_pipeline
 
 from mergekit_diff.experiments.run import call, result, runner, single
 from mergekit_diff.experiments.study import jobs
@@ -11,13 +10,6 @@ from mergekit_diff.experiments.study.sweep import cells
 from mergekit_diff.experiments.tasks import PICTURE
 
 STRATEGIES = [{"name": "tomesd", "ratio": 0.5}, {"name": "random-dest", "ratio": 0.5}]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_pipeline().save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture
@@ -88,7 +80,7 @@ def test_ids_change_with_the_noise_that_decides_the_image(monkeypatch):
     assert ids()[0] != base and ids()[1] != merged
 
 
-def test_a_pipeline_is_called_with_the_mixed_seed_whatever_its_task(model, monkeypatch):
+def test_a_pipeline_is_called_with_the_mixed_seed_whatever_its_task(pipe, monkeypatch):
     given = []
 
     class Sound(type(PICTURE)):
@@ -96,5 +88,5 @@ def test_a_pipeline_is_called_with_the_mixed_seed_whatever_its_task(model, monke
             given.append(seed)
 
     monkeypatch.setattr(call, "task_of", lambda _: Sound())
-    call.call_pipeline(tiny_pipeline(), cells(build({}))[0], "a hum", 2)
+    call.call_pipeline(pipe, cells(build({}))[0], "a hum", 2)
     assert given == [noise_seed("a hum", 2)]

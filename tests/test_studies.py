@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_pipeline
 
 from mergekit_diff.experiments.results.folder import RunFolder
 from mergekit_diff.experiments.run.runner import run
@@ -18,13 +17,6 @@ from mergekit_diff.experiments.study.sweep import cells
 
 NAMES = sorted(file.stem for file in STUDIES.glob("*.yaml"))
 ASKED = [name for name in NAMES if name != "quickstart"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_pipeline().save_pretrained(folder)
-    return str(folder)
 
 
 def rows(study):

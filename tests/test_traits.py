@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import pytest
 import yaml
-from tiny import tiny_pipeline
 
 from mergekit_diff import MergePlan, MergeStrategy, RatioSchedule, make, names
 from mergekit_diff.experiments.cli import main
@@ -170,14 +169,12 @@ def test_cells_of_the_packages_studies_differ_only_as_their_files_say(name):
     assert {line.split(":")[0] for pair in pairs for line in differences(*pair)} == MEANT.get(name, set())
 
 
-def test_a_run_says_what_differs_before_it_makes_images_and_keeps_it(tmp_path, capsys, monkeypatch):
+def test_a_run_says_what_differs_before_it_makes_images_and_keeps_it(command, tmp_path, capsys, monkeypatch):
     from mergekit_diff.experiments.run.generation import Generation
 
-    tiny_pipeline().save_pretrained(tmp_path / "model")
-    raw = {"model": str(tmp_path / "model"), "prompts": ["a cat"], "steps": 2, "metrics": ["psnr"], "costs": False}
+    raw = {"prompts": ["a cat"], "steps": 2, "metrics": ["psnr"], "costs": False, "wandb": {"mode": "disabled"}}
     raw |= {"sweep": {"strategy": {"values": ["retom", "random-dest"]}}, "control": {"strategy": "random-dest"}}
-    raw |= {"merging": {"refresh": 1}, "wandb": {"mode": "disabled"}, "out": str(tmp_path / "out")}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(raw))
+    words = command(**raw, merging={"refresh": 1})
     note = f"retom differs from its control also in: {OWN}; {REPEATED}\n"
     make, said = Generation.make, []
 
@@ -186,14 +183,14 @@ def test_a_run_says_what_differs_before_it_makes_images_and_keeps_it(tmp_path, c
         return make(self, job)
 
     monkeypatch.setattr(Generation, "make", listening)
-    assert main(["run", str(tmp_path / "study.yaml")]) == 0
+    assert main(words) == 0
     assert said[0] == note and len(said) == 4
     kept = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["traits"]
     assert list(kept) == ["retom", "random-dest", "random-dest again"]
     assert (kept["retom"]["random"], kept["random-dest"]["random"]) == (False, True)
     assert kept["random-dest"] == kept["random-dest again"]
     assert note not in capsys.readouterr().out
-    assert main(["run", str(tmp_path / "study.yaml")]) == 0
+    assert main(words) == 0
     assert note not in capsys.readouterr().out
 
 
