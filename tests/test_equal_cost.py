@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_an_infinite_value_gives_no_verdict_where_it_counts(study, metric, value
 
 def test_seeds_of_one_prompt_are_one_observation(study):
     run = study(("c", [0.6], distance), ("x", [0.5, 0.9], lambda i, cost: 2 * distance(i, cost)), prompts=8)
-    seeds = [a_row(**{**vars(row), "seed": seed}) for row in run.rows for seed in range(3)]
+    seeds = [replace(row, seed=seed) for row in run.rows for seed in range(3)]
     (one,), (many,) = run.at_equal_cost, Run(run.folder, run.config, seeds).at_equal_cost
     assert (many.n, many.prompts, many.p) == (24, 8, one.p)
 
@@ -164,7 +165,7 @@ def test_cells_are_one_family_if_only_a_constant_ratio_differs(study):
 
 def test_a_repetition_is_no_point_of_a_family(study):
     run = study(("c", [0.6], distance), ("x", [0.5, 0.9], distance))
-    rows = [a_row(**{**vars(row), "role": "repeat"}) if row.cell == "x 0.9" else row for row in run.rows]
+    rows = [replace(row, role="repeat") if row.cell == "x 0.9" else row for row in run.rows]
     assert [len(family.points) for family in families(Run(run.folder, run.config, rows).cells, run.shares, "feature")] == [1, 1]
 
 
@@ -184,7 +185,7 @@ def test_a_run_whose_costs_have_no_shares_is_reported_as_before(study, capsys):
 
 def test_a_control_that_differs_in_its_ratio_alone_is_nothing_to_compare(study):
     run = study(("c", [0.6, 0.8], distance))
-    cells = [a_row(**{**vars(row), "role": "cell", "against": "c 0.1"}) if row.cell == "c 0.9" else row for row in run.rows]
+    cells = [replace(row, role="cell", against="c 0.1") if row.cell == "c 0.9" else row for row in run.rows]
     assert Run(run.folder, run.config, cells).at_equal_cost == []
 
 
@@ -204,5 +205,5 @@ def test_the_page_compares_at_equal_cost_and_draws_over_it_where_it_is_known(tmp
     assert first["name"].startswith("cost of a step") and "0.8" in str(first["plots"][0])
     page = write_report(run).read_text()
     assert "At equal cost" in page and comparison.NOT_COMPARABLE in page
-    one_family = [a_row(**vars(row) | {"values": {}}) for row in run.rows]
+    one_family = [replace(row, values={}) for row in run.rows]
     assert "At equal cost" not in write_report(Run(run.folder, run.config, one_family)).read_text()
