@@ -2,12 +2,11 @@
 
 v-prediction (Salimans and Ho 2022, arXiv 2202.00512) on a cosine schedule (Nichol and Dhariwal 2021, arXiv 2102.09672),
 captions dropped for classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598). The first steps train on images of half
-the resolution, at about a quarter of the cost; half of the others read every fourth key and value on the finest level (the
-project's own ``downsample``), which makes a step 1.1 to 1.2 times faster. Every batch depends on the number of its step alone.
+the resolution, at about a quarter of the cost. Nothing is merged or pooled in training, so that no strategy is favoured. Every
+batch depends on the number of its step alone.
 """
 
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import CLIPTextModel
 
-from mergekit_diff import merging
 from mergekit_diff.clock import TRAIN_TIMESTEPS
 
 from . import data, text
@@ -29,7 +27,6 @@ from .training import Ema, fit, save_sheet
 from .vae import encode, to_float
 
 RATE = 4e-4
-POOLED = 0.5  # after this share of the steps all keys and values are read
 NOISY = 0.55  # below 1, more noise at full resolution: high noise decides the layout, which is learnt last
 SHEET = ("a noto apple", "a flat cat", "a 3d house", "a noto dog", "a flat rocket", "a 3d penguin", "a noto car", "a flat tulip",
          "a 3d donut", "a noto mushroom", "a flat fox", "a cactus")  # fmt: skip
@@ -98,10 +95,7 @@ class Denoiser(L.LightningModule):
         time = (TRAIN_TIMESTEPS * torch.rand(size, generator=draw) ** (1.0 if small else NOISY)).long()
         noisy = self.scheduler.add_noise(x, noise, time)
         states = self.model["text_encoder"](text.tokenize(self.tokenizer, captions))[0]
-        pooled = not small and self.global_step < POOLED * self.steps
-        unet = self.model["unet"]
-        with merging(unet, "downsample", ratio=0.75, levels=1) if pooled else nullcontext():
-            v = unet(noisy, time, states).sample
+        v = self.model["unet"](noisy, time, states).sample
         return F.mse_loss(v.float(), self.scheduler.get_velocity(x, noise, time))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
