@@ -1,4 +1,4 @@
-"""ReToM: a local representative for each window."""
+"""ReToM: a local representative for each window, as the paper has it and as its ideas do best."""
 
 from dataclasses import dataclass
 
@@ -35,3 +35,19 @@ class ReToM(MergingInWindows):
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
         """One representative a window, for (B, N, C) tokens."""
         return self.merge(x, ctx, self.representative)
+
+
+@register("retom-paper")
+@dataclass(frozen=True)
+class PaperReToM(ReToM):
+    """``retom`` as the paper describes it. ReToM (2025), arXiv 2507.12771.
+
+    The token of highest mean similarity stands for a window, the same share of every window merges, each half of guidance
+    chooses for itself, and a plan is kept for 20 steps. The settings are those of ``retom``.
+    """
+
+    refresh = 20
+    share = ()
+
+    rank: str = "window"
+    representative: str = "highest"
