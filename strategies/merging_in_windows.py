@@ -49,7 +49,6 @@ class MergingInWindows(MergeStrategy):
             for representatives that change every 20 steps; a number up to ``refresh`` changes nothing.
     """
 
-    refresh = 20
     needs = ("last_plan", "normalized")
 
     ratio: RatioSchedule = Constant(0.5)

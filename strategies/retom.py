@@ -14,19 +14,22 @@ from .merging_in_windows import REPRESENTATIVES, MergingInWindows
 @register("retom")
 @dataclass(frozen=True)
 class ReToM(MergingInWindows):
-    """Merge into each window's token of highest mean similarity. ReToM (2025), arXiv 2507.12771.
+    """Merge into a representative of each window. After ReToM (2025), arXiv 2507.12771.
 
-    With D the representative and S the r_w tokens of the window most similar to it, the merged token is
-    ``alpha * D + (1 - alpha) * mean(S)``. The paper gives neither window sizes nor alpha nor the cache period R. Where it is
-    silent or has been read in two ways, there is a setting, and the default is the plainest reading.
+    The representative is a token of high mean similarity to its window, and the tokens most similar to it merge into it. The paper
+    takes the token of highest mean similarity, merges the same share of every window, and keeps a plan for 20 steps: this is
+    ``retom-paper``. Here the defaults are those that stay closest to the base by the study ``retom-ingredients``.
 
     Args:
         representative: by mean similarity to the other tokens of the window, the "highest", the "lowest", or a random one of
-            the "upper-half" (the ceil(k / 2) highest); or "random", as ``random-dest``. Each row of a batch, and so each half
-            of guidance unless ``share="cfg"``, has its own, but for "random".
+            the "upper-half" (the ceil(k / 2) highest); or "random", as ``random-dest``. Each row of a batch has its own, but for
+            "random"; with ``share="cfg"``, the default, both halves of guidance have the conditional one's.
     """
 
-    representative: str = "highest"
+    share = ("cfg",)
+
+    rank: str = "grid"
+    representative: str = "upper-half"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -105,7 +105,7 @@ def slow_merge(x, groups, alpha=None):
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_retom_merges_each_window_into_its_token_of_highest_mean_similarity(grid, ratio, alpha, context, tokens):
     x = tokens(2, math.prod(grid), dtype=torch.float64)
-    strategy = make("strategy", {"name": "retom", "ratio": ratio, "alpha": alpha, "window": 4})
+    strategy = make("strategy", {"name": "retom-paper", "ratio": ratio, "alpha": alpha, "window": 4})
     plan = strategy.plan(x, context(grid))
     merged = plan.merge(x)
     for row in range(2):
@@ -117,21 +117,21 @@ def test_retom_merges_each_window_into_its_token_of_highest_mean_similarity(grid
 def test_retom_takes_its_window_from_the_stage(context, tokens):
     x = tokens(1, 144, dtype=torch.float64)
     window = {"name": "by-stage", "down": 2, "mid": [6, 4], "up": 3}
-    strategy = make("strategy", {"name": "retom", "ratio": 0.5, "window": window})
+    strategy = make("strategy", {"name": "retom-paper", "ratio": 0.5, "window": window})
     for stage, size in (("down", (2, 2)), ("mid", (6, 4)), ("up", (3, 3)), (None, (2, 2))):
         expected = slow_windows(x[0], windows_of((12, 12), size), 0.5, mean_similarity)
         assert as_groups(strategy.plan(x, context((12, 12), stage=stage))) == expected
 
 
 def test_retom_windows_are_small_outside_and_large_in_the_middle(context):
-    window = make("strategy", "retom").window
+    window = make("strategy", "retom-paper").window
     sizes = {stage: window(context((64, 64), stage=stage)) for stage in ("down", "mid", "up")}
     assert sizes["down"] == sizes["up"] < sizes["mid"]
 
 
 def test_retom_window_larger_than_the_grid_is_the_grid(context, tokens):
     x = tokens(1, 12, dtype=torch.float64)
-    plan = make("strategy", {"name": "retom", "ratio": 0.5, "window": 50}).plan(x, context((3, 4)))
+    plan = make("strategy", {"name": "retom-paper", "ratio": 0.5, "window": 50}).plan(x, context((3, 4)))
     assert as_groups(plan) == slow_windows(x[0], [list(range(12))], 0.5, mean_similarity)
 
 
@@ -141,7 +141,7 @@ def test_retom_window_larger_than_the_grid_is_the_grid(context, tokens):
 def test_shifted_windows_begin_half_a_window_earlier_at_odd_sites(grid, side, depth, context, tokens):
     x = tokens(1, math.prod(grid), dtype=torch.float64)
     window = {"name": "shifted", "inner": side, "by": "depth"}
-    plan = make("strategy", {"name": "retom", "ratio": 0.5, "window": window}).plan(x, context(grid, depth=depth))
+    plan = make("strategy", {"name": "retom-paper", "ratio": 0.5, "window": window}).plan(x, context(grid, depth=depth))
     offset = (depth * (side // 2),) * len(grid)
     expected = slow_windows(x[0], windows_of(grid, (side,) * len(grid), offset), 0.5, mean_similarity)
     members = as_groups(plan).values()
@@ -157,7 +157,7 @@ def test_retom_chooses_by_the_metric_that_is_set(metric, context, tokens):
         "manhattan": lambda a, b: -(a - b).abs().sum(),
         "pearson": lambda a, b: torch.corrcoef(torch.stack([a, b]))[0, 1],
     }[metric]
-    plan = make("strategy", {"name": "retom", "ratio": 0.5, "window": 4, "metric": metric}).plan(x, context((8, 8)))
+    plan = make("strategy", {"name": "retom-paper", "ratio": 0.5, "window": 4, "metric": metric}).plan(x, context((8, 8)))
     groups = as_groups(plan)
     for window in windows_of((8, 8), (4, 4)):
         means = {i: float(sum(score(x[0, i], x[0, j]) for j in window if j != i)) for i in window}
@@ -191,7 +191,7 @@ def test_retom_merges_into_the_representative_that_is_set(grid, rule, rank, draw
     windows = windows_of(grid, (4,) * len(grid))
     for ratio in (0.25, 0.5, 0.95):
         settings = {"ratio": ratio, "window": 4, "representative": rule, "rank": rank, "draw": draw}
-        plan = make("strategy", {"name": "retom", **settings}).plan(x, ctx)
+        plan = make("strategy", {"name": "retom-paper", **settings}).plan(x, ctx)
         for row in range(2):
             assert as_groups(plan, row) == slow_windows(x[row], windows, ratio, representative(rule, numbers), rank)
 
@@ -200,7 +200,7 @@ def test_retom_merges_into_the_representative_that_is_set(grid, rule, rank, draw
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_alpha_weighs_groups_of_any_size(grid, alpha, context, tokens):
     x = tokens(2, math.prod(grid), dtype=torch.float64)
-    plan = make("strategy", {"name": "retom", "ratio": 0.4, "window": 4, "rank": "grid", "alpha": alpha}).plan(x, context(grid))
+    plan = make("strategy", {"name": "retom-paper", "ratio": 0.4, "window": 4, "rank": "grid", "alpha": alpha}).plan(x, context(grid))
     for row in range(2):
         groups = slow_windows(x[row], windows_of(grid, (4,) * len(grid)), 0.4, mean_similarity, "grid")
         torch.testing.assert_close(plan.merge(x)[row], slow_merge(x[row], groups, alpha), atol=1e-6, rtol=1e-6)
@@ -210,7 +210,7 @@ def test_rank_of_the_grid_merges_more_where_tokens_are_alike(context, tokens):
     x = tokens(1, 64, dtype=torch.float64)
     x[:, :32] = 1 + 0.01 * x[:, :32]
     for rank, merged in (("window", [16, 16]), ("grid", [30, 2])):
-        plan = make("strategy", {"name": "retom", "ratio": 0.5, "window": 4, "rank": rank}).plan(x, context((8, 8)))
+        plan = make("strategy", {"name": "retom-paper", "ratio": 0.5, "window": 4, "rank": rank}).plan(x, context((8, 8)))
         groups = as_groups(plan)
         assert [sum(len(groups[rep]) - 1 for rep in groups if rep // 32 == half) for half in (0, 1)] == merged
 
@@ -223,7 +223,7 @@ def test_random_dest_is_retom_with_random_representatives(grid, alpha, rank, dra
     x, ctx = tokens(2, math.prod(grid)), context(grid)
     settings = {"ratio": 0.5, "window": 4, "alpha": alpha, "rank": rank, "draw": draw}
     plan = make("strategy", {"name": "random-dest", **settings}).plan(x, ctx)
-    other = make("strategy", {"name": "retom", "representative": "random", **settings}).plan(x, ctx)
+    other = make("strategy", {"name": "retom-paper", "representative": "random", **settings}).plan(x, ctx)
     assert torch.equal(plan.assign, other.assign) and torch.equal(plan.rep, other.rep)
     assert torch.equal(plan.merge(x), other.merge(x))
 
@@ -231,7 +231,7 @@ def test_random_dest_is_retom_with_random_representatives(grid, alpha, rank, dra
 def test_destinations_of_random_dest_are_the_same_in_every_row(context, tokens):
     x, ctx = tokens(3, 64), context((8, 8))
     for rule, same in (("random", True), ("upper-half", False), ("highest", False)):
-        settings = {"name": "retom", "ratio": 0.5, "window": 4, "representative": rule, "keep_representatives": 2}
+        settings = {"name": "retom-paper", "ratio": 0.5, "window": 4, "representative": rule, "keep_representatives": 2}
         positions = make("strategy", settings).plan(x, ctx).positions
         assert torch.equal(positions, positions[:1].expand(3, -1)) == same
 
@@ -244,7 +244,7 @@ def test_kept_representatives_are_those_of_earlier_tokens_and_sources_those_of_n
     first, second, third = (tokens(2, n, dtype=torch.float64, seed=seed) for seed in range(3))
     noise = torch.rand(2, n, generator=torch.Generator().manual_seed(5))
     settings = {"ratio": 0.5, "window": 4, "representative": rule, "rank": rank, "keep_representatives": 5}
-    strategy = make("strategy", {"name": "retom", **settings})
+    strategy = make("strategy", {"name": "retom-paper", **settings})
     plan = strategy.plan(first, context(grid, noise=noise[0]))
     for x in (second, third):
         plan = strategy.plan(x, context(grid, noise=noise[1], signals={"last_plan": plan}))
@@ -258,7 +258,7 @@ def test_kept_representatives_are_those_of_earlier_tokens_and_sources_those_of_n
 def test_representatives_are_chosen_where_nothing_merges_yet(context, tokens):
     first, second = (tokens(1, 64, dtype=torch.float64, seed=seed) for seed in range(2))
     ratio = {"name": "step", "values": [0.0, 0.5], "at": [0.5]}
-    strategy = make("strategy", {"name": "retom", "ratio": ratio, "window": 4, "keep_representatives": 5})
+    strategy = make("strategy", {"name": "retom-paper", "ratio": ratio, "window": 4, "keep_representatives": 5})
     last = strategy.plan(first, context((8, 8)))
     assert last.num_groups == 64
     plan = strategy.plan(second, context((8, 8), progress=0.7, signals={"last_plan": last}))
@@ -339,7 +339,7 @@ def test_downsample_assigns_every_token_to_a_nearest_kept_one(grid, context, tok
 
 
 @pytest.mark.parametrize("progress", (0.0, 0.3, 1.0))
-@pytest.mark.parametrize("inner", ("retom", "tomesd", "random-dest"))
+@pytest.mark.parametrize("inner", ("retom-paper", "tomesd", "random-dest"))
 def test_dynamic_ratio_is_its_inner_strategy_at_the_ratio_of_the_timestep(inner, progress, context, tokens):
     x, ctx = tokens(2, 64), context((8, 8), progress=progress)
     schedule = {"name": "linear", "start": 0.7, "end": 0.2}

@@ -204,7 +204,7 @@ def test_still_choices_follow_from_still_noise_alone(name, context, tokens):
         assert not torch.equal(*plans[moves]) and torch.equal(*plans[stays])
 
 
-@pytest.mark.parametrize("name", ("retom", "downsample", {"name": "retom", "representative": "lowest", "rank": "grid"}), ids=str)
+@pytest.mark.parametrize("name", ("retom-paper", "downsample", {"name": "retom", "representative": "lowest"}), ids=str)
 def test_noise_is_nothing_to_a_strategy_without_chance(name, context, tokens):
     x = tokens(2, 64)
     plans = [plan_of(name, x, context((8, 8), noise=torch.rand(64, generator=torch.Generator().manual_seed(s)))) for s in (1, 2)]
@@ -213,7 +213,8 @@ def test_noise_is_nothing_to_a_strategy_without_chance(name, context, tokens):
 
 def test_defaults_of_the_session_are_those_of_the_contract():
     found = {name: make("strategy", name).defaults() for name in STRATEGIES}
-    assert found["retom"] == Defaults(("self_attention",), refresh=20, levels=None, share=(), proportional=False)
+    assert found["retom"] == Defaults(("self_attention",), refresh=1, levels=None, share=("cfg",), proportional=False)
+    assert found["retom-paper"] == Defaults(("self_attention",), refresh=20, levels=None, share=(), proportional=False)
     assert found["tomesd"] == Defaults(("self_attention",), refresh=1, levels=1, share=(), proportional=False)
     assert found["downsample"].roles == ("key_value",)
     for inner in ("retom", "tomesd", "downsample", "random-dest"):

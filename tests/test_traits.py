@@ -26,7 +26,7 @@ def choice(spec, probe):
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_strategies_that_draw_their_destinations_are_random(ratio):
     drawn = {name for name in names("strategy") if choice({"name": name, "ratio": ratio}, drawn_from)}
-    assert drawn == {"tomesd", "random-dest", "local-match"}
+    assert drawn == {"dynamic-ratio", "local-match", "random-dest", "retom", "tomesd"}
     assert not choice({"name": "tomesd", "ratio": ratio, "randomize": False}, drawn_from)
     assert choice({"name": "dynamic-ratio", "ratio": ratio, "inner": "tomesd", "threshold": 0.8}, drawn_from)
 
@@ -34,7 +34,7 @@ def test_strategies_that_draw_their_destinations_are_random(ratio):
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_strategies_that_choose_destinations_by_content_differ_between_the_halves(ratio):
     own = {name for name in names("strategy") if not choice({"name": name, "ratio": ratio}, is_shared)}
-    assert own == {"retom", "dynamic-ratio"}
+    assert own == {"retom", "retom-paper", "dynamic-ratio"}
     assert not choice({"name": "dynamic-ratio", "ratio": ratio, "threshold": 0.8}, is_shared)
 
 
@@ -56,7 +56,7 @@ def test_a_plan_of_another_class_is_looked_through_too():
         def plan(self, x, ctx):
             return Wrapped(self.inner.plan(x, ctx))
 
-    matched, local = (Other(make("strategy", name)) for name in ("tomesd", "retom"))
+    matched, local = (Other(make("strategy", name)) for name in ("tomesd", "retom-paper"))
     assert drawn_from(matched, "self_attention") and is_shared(matched, "self_attention")
     assert not drawn_from(local, "self_attention") and not is_shared(local, "self_attention")
 
@@ -74,7 +74,7 @@ def test_a_plan_of_another_class_is_looked_through_too():
     ],
 )
 def test_a_schedule_over_the_steps_is_noticed(settings, changes):
-    assert choice({"name": "retom"} | settings, is_scheduled) is changes
+    assert choice({"name": "retom-paper"} | settings, is_scheduled) is changes
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,9 @@ def test_a_schedule_over_the_steps_is_noticed(settings, changes):
         ({"name": "random-dest"}, 1, "at every step"),
         ({"name": "random-dest"}, 5, "every 5 steps"),
         ({"name": "random-dest"}, 20, "never"),
-        ({"name": "retom"}, 1, "never"),
-        ({"name": "retom", "ratio": LINEAR}, 1, "schedule"),
+        ({"name": "retom"}, 1, "at every step"),
+        ({"name": "retom-paper"}, 1, "never"),
+        ({"name": "retom-paper", "ratio": LINEAR}, 1, "schedule"),
         ({"name": "random-dest", "ratio": LINEAR}, 20, "schedule"),
         ({"name": "random-dest", "ratio": LINEAR}, 1, "at every step"),
     ],
@@ -95,17 +96,17 @@ def test_redrawn_says_when_a_choice_changes_though_the_tokens_do_not(strategy, r
 
 
 def test_a_shared_plan_or_no_guidance_makes_the_halves_alike():
-    raw = {"strategy": {"name": "retom"}, "sweep": {"merging.share": {"values": [[], ["cfg"], ["grid"]]}}}
+    raw = {"strategy": {"name": "retom-paper"}, "sweep": {"merging.share": {"values": [[], ["cfg"], ["grid"]]}}}
     assert [traits(cell).halves.split()[0] for cell in cells(build(raw))] == ["own", "the", "own"]
     assert {traits(cell).halves.split()[0] for cell in cells(build(raw | {"guidance": 1}))} == {"the"}
 
 
 def test_representative_against_random_differs_in_the_halves_and_in_the_redrawing_too():
     planned = {cell.name: cell for cell in cells(load_study("representative-vs-random"))}
-    cell, control = planned["retom, ratio=0.5"], planned["random-dest, ratio=0.5"]
+    cell, control = planned["retom-paper, ratio=0.5"], planned["random-dest, ratio=0.5"]
     assert differences(cell, control) == [OWN, REPEATED]
     assert notes(records(list(planned.values()))) == [
-        f"retom, ratio={ratio} differs from its control also in: {OWN}; {REPEATED}" for ratio in (0.5, 0.75)
+        f"retom-paper, ratio={ratio} differs from its control also in: {OWN}; {REPEATED}" for ratio in (0.5, 0.75)
     ]
 
 
@@ -135,7 +136,7 @@ def test_options_that_the_strategies_set_differently_are_listed_unless_they_are_
 
 
 def test_what_the_sweep_sets_is_meant_to_differ():
-    retom = {"name": "retom", "ratio": 0.5}
+    retom = {"name": "retom-paper", "ratio": 0.5}
     for sweep, control in (
         ({"merging.share": {"values": [[], ["cfg"]]}}, {"merging.share": []}),
         ({"merging.refresh": {"values": [1, 5]}}, {"merging.refresh": 1}),
@@ -143,7 +144,7 @@ def test_what_the_sweep_sets_is_meant_to_differ():
     ):
         planned = cells(build({"strategy": retom, "sweep": sweep, "control": control}))
         assert traits(planned[0]) != traits(planned[1]) and notes(records(planned)) == []
-    raw = {"sweep": {"merging.refresh": {"values": [1, 5]}, "strategy.name": {"values": ["retom", "random-dest"]}}}
+    raw = {"sweep": {"merging.refresh": {"values": [1, 5]}, "strategy.name": {"values": ["retom-paper", "random-dest"]}}}
     planned = cells(build(raw | {"control": {"strategy.name": "random-dest"}}))
     assert [note.rpartition(": ")[2] for note in notes(records(planned))] == ["at every step", "every 5 steps"]
 
@@ -173,9 +174,9 @@ def test_a_run_says_what_differs_before_it_makes_images_and_keeps_it(command, tm
     from mergekit_diff.experiments.run.generation import Generation
 
     raw = {"prompts": ["a cat"], "steps": 2, "metrics": ["psnr"], "costs": False, "wandb": {"mode": "disabled"}}
-    raw |= {"sweep": {"strategy": {"values": ["retom", "random-dest"]}}, "control": {"strategy": "random-dest"}}
+    raw |= {"sweep": {"strategy": {"values": ["retom-paper", "random-dest"]}}, "control": {"strategy": "random-dest"}}
     words = command(**raw, merging={"refresh": 1})
-    note = f"retom differs from its control also in: {OWN}; {REPEATED}\n"
+    note = f"retom-paper differs from its control also in: {OWN}; {REPEATED}\n"
     make, said = Generation.make, []
 
     def listening(self, job):
@@ -186,8 +187,8 @@ def test_a_run_says_what_differs_before_it_makes_images_and_keeps_it(command, tm
     assert main(words) == 0
     assert said[0] == note and len(said) == 4
     kept = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["traits"]
-    assert list(kept) == ["retom", "random-dest", "random-dest again"]
-    assert (kept["retom"]["random"], kept["random-dest"]["random"]) == (False, True)
+    assert list(kept) == ["retom-paper", "random-dest", "random-dest again"]
+    assert (kept["retom-paper"]["random"], kept["random-dest"]["random"]) == (False, True)
     assert kept["random-dest"] == kept["random-dest again"]
     assert note not in capsys.readouterr().out
     assert main(words) == 0
@@ -195,7 +196,7 @@ def test_a_run_says_what_differs_before_it_makes_images_and_keeps_it(command, tm
 
 
 def test_a_still_draw_is_random_but_not_drawn_again_at_every_step():
-    half = {"name": "retom", "ratio": 0.5, "representative": "upper-half"}
+    half = {"name": "retom-paper", "ratio": 0.5, "representative": "upper-half"}
     planned = cells(build({"sweep": {"strategy": {"values": [half, half | {"draw": "still"}]}}, "control": {"strategy": half}}))
     anew, still = (traits(cell) for cell in planned[:2])
     assert (anew.random, still.random) == (True, True) and planned[2].is_repeat
