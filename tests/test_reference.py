@@ -200,7 +200,9 @@ def test_retom_merges_into_the_representative_that_is_set(grid, rule, rank, draw
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_alpha_weighs_groups_of_any_size(grid, alpha, context, tokens):
     x = tokens(2, math.prod(grid), dtype=torch.float64)
-    plan = make("strategy", {"name": "retom-paper", "ratio": 0.4, "window": 4, "rank": "grid", "alpha": alpha}).plan(x, context(grid))
+    plan = make("strategy", {"name": "retom-paper", "ratio": 0.4, "window": 4, "rank": "grid", "alpha": alpha}).plan(
+        x, context(grid)
+    )
     for row in range(2):
         groups = slow_windows(x[row], windows_of(grid, (4,) * len(grid)), 0.4, mean_similarity, "grid")
         torch.testing.assert_close(plan.merge(x)[row], slow_merge(x[row], groups, alpha), atol=1e-6, rtol=1e-6)

@@ -45,28 +45,37 @@ def goals() -> list[Goal]:
     large, medium, small = (f"{side}x{side}, batch {batch}, U-Net step" for side, batch in ((1024, 1), (512, 2), (256, 2)))
     gain = f"{large}: share of the floor's gain kept"
     return [
-        Goal("merge + unmerge, 4,096 tokens: retom / tomesd package", "layer", _of_parts("retom", "merge", "unmerge"), "≤ 0.25"),
-        Goal("plan, 4,096 tokens: retom / tomesd package", "layer", _of_parts("retom", "plan"), "≤ 0.25"),
-        Goal("plan, 16,384 tokens: retom / tomesd package", "scaling", _at("plan_ms", "retom", 16384), "≤ 0.06"),
-        Goal("extra memory of that plan: retom / tomesd package", "scaling", _at("peak_bytes", "retom", 16384), "≤ 0.1"),
-        Goal("planning time grows as N^, 1,024 to 65,536 tokens: retom", "scaling", _exponent("retom"), "≤ 1.1"),
+        Goal(
+            "merge + unmerge, 4,096 tokens: retom-paper / tomesd package",
+            "layer",
+            _of_parts("retom-paper", "merge", "unmerge"),
+            "≤ 0.25",
+        ),
+        Goal("plan, 4,096 tokens: retom-paper / tomesd package", "layer", _of_parts("retom-paper", "plan"), "≤ 0.25"),
+        Goal("plan, 16,384 tokens: retom-paper / tomesd package", "scaling", _at("plan_ms", "retom-paper", 16384), "≤ 0.06"),
+        Goal(
+            "extra memory of that plan: retom-paper / tomesd package", "scaling", _at("peak_bytes", "retom-paper", 16384), "≤ 0.1"
+        ),
+        Goal("planning time grows as N^, 1,024 to 65,536 tokens: retom-paper", "scaling", _exponent("retom-paper"), "≤ 1.1"),
         Goal("the same: tomesd package", "scaling", _exponent(TOMESD), DASH),
-        Goal("attention layer: retom, plan every 20 steps / floor", "layer", _ratio("retom", 20, FLOOR), "≤ 1.03"),
-        Goal("attention layer: retom, plan every step / floor", "layer", _ratio("retom", 1, FLOOR), "≤ 1.08"),
-        Goal("attention layer: retom, plan every step / tomesd package", "layer", _ratio("retom", 1, TOMESD), "≤ 0.78"),
-        Goal(f"{gain}: retom, plan every 20 steps", "step-1024", _share("retom", 20), "≥ 0.95"),
-        Goal(f"{gain}: retom, plan every step", "step-1024", _share("retom", 1), "≥ 0.90"),
+        Goal("attention layer: retom-paper, plan every 20 steps / floor", "layer", _ratio("retom-paper", 20, FLOOR), "≤ 1.03"),
+        Goal("attention layer: retom-paper, plan every step / floor", "layer", _ratio("retom-paper", 1, FLOOR), "≤ 1.08"),
+        Goal(
+            "attention layer: retom-paper, plan every step / tomesd package", "layer", _ratio("retom-paper", 1, TOMESD), "≤ 0.78"
+        ),
+        Goal(f"{gain}: retom-paper, plan every 20 steps", "step-1024", _share("retom-paper", 20), "≥ 0.95"),
+        Goal(f"{gain}: retom-paper, plan every step", "step-1024", _share("retom-paper", 1), "≥ 0.90"),
         Goal(f"{gain}: tomesd package", "step-1024", _share(TOMESD, 1), DASH),
         Goal(
-            f"{medium}, CPU time: retom, plan every 20 steps / tomesd package",
+            f"{medium}, CPU time: retom-paper, plan every 20 steps / tomesd package",
             "step-512",
-            _cpu("retom", 20, TOMESD),
+            _cpu("retom-paper", 20, TOMESD),
             "interval < 1",
         ),
         Goal(f"{large}: speed-up by local-match, the preset", "preset-1024", _speedup("local-match"), "≥ 1.45"),
         Goal(f"{medium}: speed-up by local-match, the preset", "preset-512", _speedup("local-match"), DASH),
         Goal(f"{small}: least speed-up of any strategy behind gate=auto", "gate-256", _slowest_gated, "≥ 0.98"),
-        Goal(f"{large}: share of its ungated gain that retom keeps behind gate=auto", "gate-1024", _gated, "≥ 0.97"),
+        Goal(f"{large}: share of its ungated gain that retom-paper keeps behind gate=auto", "gate-1024", _gated, "≥ 0.97"),
     ]
 
 
@@ -148,7 +157,7 @@ def _slowest_gated(record: Record) -> Sequence[float]:
 
 
 def _gated(record: Record) -> Sequence[float]:
-    base, open_, gated = (_series(record, name, "wall") for name in (BASE, "retom", f"retom {GATED}"))
+    base, open_, gated = (_series(record, name, "wall") for name in (BASE, "retom-paper", f"retom-paper {GATED}"))
     return share_of(base, gated, open_)
 
 
