@@ -39,6 +39,7 @@ class MergeSession:
     """
 
     def __init__(self, target: Any, strategy: MergeStrategy, options: Options) -> None:  # noqa: ANN401
+        self._asked_to_share = options.share is not None
         self.strategy, self.options = strategy, options.filled(strategy)
         self._pipe, self.model = denoiser_of(target)
         self._clock = Clock(self._pipe)
@@ -254,7 +255,8 @@ class MergeSession:
         return gate.decide(place, x, turn.strategy, plan, lambda: self._planner.plan(x, dataclasses.replace(turn, due=True)))
 
     def _halves(self, batch: int) -> int:
-        guided = "cfg" in self._share and getattr(self._pipe, "do_classifier_free_guidance", True)
-        if guided and batch % 2:
+        """How many halves of guidance a batch has that share a plan; where no pipeline says, 2 only if the user asked for it."""
+        guided = "cfg" in self._share and getattr(self._pipe, "do_classifier_free_guidance", self._asked_to_share)
+        if guided and batch % 2 and self._asked_to_share:
             raise ValueError(f"share='cfg': expected rows [uncond, cond], so an even batch; got {batch}")
-        return 2 if guided else 1
+        return 2 if guided and batch % 2 == 0 else 1

@@ -16,7 +16,7 @@ from .merging_in_windows import REPRESENTATIVES, MergingInWindows
 class ReToM(MergingInWindows):
     """Merge into a representative of each window. After ReToM (2025), arXiv 2507.12771.
 
-    The representative is a token of high mean similarity to its window, and the tokens most similar to it merge into it. The paper
+    The representative is a token of high mean similarity to its window; the tokens most similar to it merge into it. The paper
     takes the token of highest mean similarity, merges the same share of every window, and keeps a plan for 20 steps, which is
     ``retom-paper``. The defaults here are those that stay closest to the base by the study ``retom-ingredients``.
 

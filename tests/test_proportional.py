@@ -84,17 +84,17 @@ def test_half_precision_gets_its_own_bias():
 def test_none_takes_the_default_of_the_strategy_and_a_wrapper_that_of_its_inner_one(registry):
     @registry.register("weighs-sizes")
     @dataclass(frozen=True)
-    class WeighsSizes(type(make("strategy", "retom"))):
+    class WeighsSizes(type(make("strategy", "retom-paper"))):
         proportional = True
         share = ("cfg",)
 
     wrapped = make("strategy", {"name": "dynamic-ratio", "inner": "weighs-sizes"})
-    cases = [("weighs-sizes", None, True), (wrapped, None, True), (wrapped, False, False), ("retom", None, False)]
+    cases = [("weighs-sizes", None, True), (wrapped, None, True), (wrapped, False, False), ("retom-paper", None, False)]
     for strategy, chosen, expected in cases:
         with merging(tiny_unet(), strategy, proportional=chosen) as session:
             session.remove_hooks()
         assert session.options.proportional is expected
-        assert session.options.share == (() if strategy == "retom" else ("cfg",))
+        assert session.options.share == (() if strategy == "retom-paper" else ("cfg",))
 
 
 @pytest.mark.parametrize("wrong", ["yes", 1, 0.5])

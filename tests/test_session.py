@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -259,13 +260,13 @@ def test_global_generator_is_untouched(name, unet, latents, predict):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize(("name", "differ"), [("tomesd", True), ("random-dest", True), ("retom", False), ("downsample", False)])
-def test_other_seed_differs_where_there_is_chance(name, differ, unet, latents, predict):
+@pytest.mark.parametrize("name", ["tomesd", "random-dest", "retom", "retom-paper", "downsample"])
+def test_other_seed_differs_where_there_is_chance(name, unet, latents, predict):
     outputs = []
     for seed in (0, 1):
         with merging(unet, name, ratio=0.5, seed=seed):
             outputs.append(predict(unet, latents()))
-    assert torch.equal(*outputs) != differ
+    assert torch.equal(*outputs) == (name in ("retom-paper", "downsample"))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -455,11 +456,11 @@ def test_depth_counts_the_sites_of_the_session(unet, latents, predict, recorder)
 
 def test_plan_of_guidance_halves_comes_from_the_conditional_half(unet, latents, predict):
     inputs = latents(batch=4)
-    with merging(unet, "retom", ratio=0.5, levels=1, share="cfg") as session:
+    with merging(unet, "retom-paper", ratio=0.5, levels=1, share="cfg") as session:
         predict(unet, inputs)
         shared = session.plans()
     conditional = {k: v[2:] if v.ndim else v for k, v in inputs.items()}
-    with merging(unet, "retom", ratio=0.5, levels=1) as session:
+    with merging(unet, "retom-paper", ratio=0.5, levels=1) as session:
         predict(unet, conditional)
         alone = session.plans()
     site = ("down_blocks.0.attentions.0.transformer_blocks.0", "self_attention")
@@ -467,6 +468,15 @@ def test_plan_of_guidance_halves_comes_from_the_conditional_half(unet, latents, 
         assert torch.equal(plan.assign[:2], plan.assign[2:]) and torch.equal(plan.rep[:2], plan.rep[2:]), key
     assert torch.equal(shared[site][0].assign[2:], alone[site][0].assign)
     assert not torch.equal(alone[site][0].assign[0], alone[site][0].assign[1])
+
+
+@pytest.mark.parametrize(("guides", "batch", "shared"), [(None, 2, False), (False, 2, False), (True, 2, True), (True, 3, False)])
+def test_a_strategys_own_share_waits_for_a_pipeline_that_guides(guides, batch, shared, unet, latents, predict):
+    pipe = unet if guides is None else SimpleNamespace(unet=unet, do_classifier_free_guidance=guides)
+    with merging(pipe, "retom", ratio=0.5, levels=1) as session:
+        predict(unet, latents(batch=batch))
+        plans = [plan for plan, _ in session.plans().values()]
+    assert plans and all(torch.equal(plan.assign[0], plan.assign[1]) == shared for plan in plans)
 
 
 def test_weights_of_guidance_halves_are_shared_too(unet, latents, predict):
@@ -553,8 +563,8 @@ def test_ratio_that_cannot_be_granted_is_said_with_its_reason(unet, latents, pre
     ("strategy", "reason"),
     [
         ({"name": "retom", "window": 2, "ratio": 0.8}, "each window of 2x2 keeps a token"),
-        ({"name": "retom", "window": 2, "ratio": 0.6}, "rounded in windows of 2x2"),
-        ({"name": "retom", "window": [1, 4], "ratio": 0.6}, "rounded in windows of 1x4"),
+        ({"name": "retom-paper", "window": 2, "ratio": 0.6}, "rounded in windows of 2x2"),
+        ({"name": "retom-paper", "window": [1, 4], "ratio": 0.6}, "rounded in windows of 1x4"),
         ({"name": "dynamic-ratio", "ratio": 0.9, "inner": "tomesd"}, "each window of 2x2 keeps a token"),
         ({"name": "downsample", "ratio": 0.7}, "the strategy's own rule"),
         ({"name": "retom", "window": 4, "ratio": 0.5}, None),
@@ -591,7 +601,7 @@ def test_ratio_that_changes_is_reported_as_its_mean(unet, latents, predict):
 
 
 def test_site_where_nothing_could_be_merged_is_reported_with_its_reason(unet, latents, predict, quiet):
-    with merging(unet, "retom", ratio=0.1, window=2) as session:
+    with merging(unet, "retom-paper", ratio=0.1, window=2) as session:
         predict(unet, latents())
     for row in session.report().to_dicts():
         assert row["granted"] == 0 and row["asked"] == 0.1 and "every token was kept" in row["note"]

@@ -333,7 +333,7 @@ def test_kept_representatives_change_when_their_steps_are_over(unet, latents, pr
     """Random ones, so that they would change at every step; sources change at every step all the same."""
     kept, groups = [], []
     options = {"representative": "random", "keep_representatives": 2, "refresh": 1, "window": 4, "ratio": 0.5}
-    with merging(unet, "retom", **options) as session:
+    with merging(unet, "retom-paper", **options) as session:
         for t in (900, 700, 500, 300):
             predict(unet, latents(t=t, seed=t))
             plan, _ = session.plans()[SITE, "self_attention"]
