@@ -1,7 +1,15 @@
-"""A random pipeline of a few thousand weights that behaves like Stable Diffusion."""
+"""Random pipelines of a few thousand weights that behave like Stable Diffusion and like Flux."""
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mergekit_diff.experiments.models.embedded.text import new_tokenizer
@@ -62,3 +70,45 @@ def tiny_pipeline(seed: int = 0, **unet_changes) -> StableDiffusionPipeline:
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def tiny_flux_transformer() -> FluxTransformer2DModel:
+    """One double and one single block, for the captions of the embedded Flux-type model."""
+    from mergekit_diff.experiments.models.embedded.flux import text
+
+    torch.manual_seed(0)
+    return FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=text.WIDTH,
+        pooled_projection_dim=256,
+        axes_dims_rope=(4, 6, 6),
+    )
+
+
+def tiny_flux_pipeline() -> FluxPipeline:
+    """A whole pipeline of 32x32 images (64 tokens) with random weights, its last layers too, so that images depend on them."""
+    from mergekit_diff.experiments.models.embedded import text as clip
+    from mergekit_diff.experiments.models.embedded.flux import model, text
+
+    transformer = tiny_flux_transformer()
+    nn.init.normal_(transformer.proj_out.weight)
+    nn.init.normal_(transformer.norm_out.linear.weight)
+    encoders = {
+        "text_encoder": clip.new_text_encoder(text.new_tokenizer()),
+        "text_encoder_2": text.new_text_encoder_2(text.new_tokenizer_2()),
+    }
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=32,
+        scaling_factor=1.0,
+        shift_factor=0.0,
+    )
+    return model.new_pipeline(nn.ModuleDict({"transformer": transformer, **encoders}).eval(), vae.eval())

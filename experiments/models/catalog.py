@@ -2,12 +2,12 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mergekit_diff.registry import one_of
 
-from ..tasks import PICTURE, Task
+from ..tasks import PICTURE, Call, Task
 from .folder import check_folder
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -26,7 +26,8 @@ class Model:
     task: Task
 
 
-MODELS = {"emoji": Model(Path(__file__).parent / "embedded" / "emoji", PICTURE)}
+_EMBEDDED = Path(__file__).parent / "embedded"
+MODELS = {name: Model(_EMBEDDED / name, PICTURE) for name in ("emoji", "emoji-flux")}
 
 
 def check_model(name: str) -> Path | str:
@@ -47,8 +48,15 @@ def check_model(name: str) -> Path | str:
 
 
 def task_of(name: str) -> Task:
-    """What a model makes. A folder or a hub id holds a text-to-image pipeline: others cannot be loaded yet."""
-    return MODELS[name].task if name in MODELS else PICTURE
+    """What a model makes, with its folder's record of how it is called.
+
+    A folder or a hub id holds a text-to-image pipeline: others cannot be loaded yet.
+
+    Raises:
+        ValueError: the folder's record is malformed; the message is one line.
+    """
+    model = MODELS.get(name, Model(Path(name), PICTURE))
+    return replace(model.task, call=Call.read(model.folder))
 
 
 def identity(name: str) -> str:

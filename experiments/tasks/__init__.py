@@ -1,6 +1,7 @@
 """What a kind of model makes and how it is judged: one file for each kind."""
 
+from .call import Call
 from .picture import PICTURE
 from .task import Task
 
-__all__ = ["PICTURE", "Task"]
+__all__ = ["PICTURE", "Call", "Task"]

@@ -3,6 +3,7 @@
 import inspect
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from .task import OnStepEnd, Task
 SIDE = 384
 
 
+@dataclass(frozen=True)
 class Picture(Task):
     """Images of a text-to-image pipeline. Outputs are PIL images; files are PNG, so that an 8-bit image loses nothing."""
 
@@ -36,15 +38,13 @@ class Picture(Task):
         on_step_end: OnStepEnd,
     ) -> Image.Image:
         """One image."""
-        height, width = size
+        sides = {name: side for name, side in zip(("height", "width"), size, strict=True) if side is not None}
         observable = "callback_on_step_end" in inspect.signature(pipe.__call__).parameters
         return pipe(
             prompt,
             num_inference_steps=steps,
-            guidance_scale=guidance,
-            height=height,
-            width=width,
             generator=torch.Generator().manual_seed(seed),
+            **self.call.keywords(guidance) | sides,
             **({"callback_on_step_end": on_step_end} if observable else {}),
         ).images[0]
 

@@ -2,17 +2,27 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from .call import Call
+
 OnStepEnd = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 """diffusers' ``callback_on_step_end``: pipeline, step, timestep and tensors to the tensors that the pipeline goes on with."""
 
 
+@dataclass(frozen=True)
 class Task(ABC):
-    """A kind of output: how a pipeline is called for one, how it is written and read, and what judges it. Holds no state."""
+    """A kind of output: how a pipeline is called for one, how it is written and read, and what judges it. Holds no state.
+
+    Args:
+        call: what the model's pipeline takes besides what the task passes to every pipeline.
+    """
+
+    call: Call = Call()
 
     name: ClassVar[str]
     """What metrics call it."""
