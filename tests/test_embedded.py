@@ -166,7 +166,7 @@ def test_the_log_of_a_resumed_training_has_every_step_once(tmp_path):
             trainer = SimpleNamespace(global_step=step, optimizers=[optimizer])
             log.on_train_batch_end(trainer, None, {"loss": torch.tensor(1.0 + start)}, None, 0)
     lines = (tmp_path / "log.csv").read_text().splitlines()
-    assert lines[0] == "step,loss,rate"
+    assert lines[0] == "step,loss,rate,seconds"
     assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3", "4", "5"]
     assert [float(line.split(",")[1]) for line in lines[1:]] == [1, 1, 3, 3, 3]
 

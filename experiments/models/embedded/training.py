@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -37,7 +38,9 @@ class Ema(nn.Module, Generic[Model]):
 
 
 class LossLog(Callback):
-    """One CSV for a training run and its resumptions: the mean loss since the last row, and the learning rate.
+    """One CSV for a training run and its resumptions: mean loss since the last row, learning rate, seconds of training so far.
+
+    Seconds that a killed process spent after the last row that it wrote, and on steps that were repeated, are not counted.
 
     Args:
         path: the file; on resume, rows beyond the current step are dropped.
@@ -47,14 +50,16 @@ class LossLog(Callback):
     def __init__(self, path: Path, every: int = 50) -> None:
         self.path, self.every = path, every
         self.losses: list[float] = []
+        self.before, self.since = 0.0, 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the rows up to the current step."""
         rows = list(csv.reader(self.path.open(newline=""))) if self.path.exists() else []
         kept = [row for row in rows[1:] if int(row[0]) <= trainer.global_step]
+        self.before, self.since = float(kept[-1][3]) if kept else 0.0, time.perf_counter()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("step", "loss", "rate"), *kept])
+            csv.writer(file, lineterminator="\n").writerows([("step", "loss", "rate", "seconds"), *kept])
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
@@ -63,10 +68,20 @@ class LossLog(Callback):
         assert isinstance(outputs, Mapping)
         self.losses.append(float(outputs["loss"]))
         if trainer.global_step % self.every == 0:
-            mean, rate = sum(self.losses) / len(self.losses), trainer.optimizers[0].param_groups[0]["lr"]
-            with self.path.open("a", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerow((trainer.global_step, f"{mean:.5f}", f"{rate:.2e}"))
-            self.losses = []
+            self._write(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add a row for the steps since the last one."""
+        if self.losses:
+            self._write(trainer)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        mean, rate = sum(self.losses) / len(self.losses), trainer.optimizers[0].param_groups[0]["lr"]
+        seconds = self.before + time.perf_counter() - self.since
+        row = (trainer.global_step, f"{mean:.5f}", f"{rate:.2e}", f"{seconds:.0f}")
+        with self.path.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(row)
+        self.losses = []
 
 
 def precision() -> Literal["bf16-mixed", "32-true"]:
@@ -85,10 +100,10 @@ def fit(
 ) -> None:
     """Train up to ``steps``; resumes from ``folder/checkpoints/name`` and logs to ``folder/log/name.csv``.
 
-    ``keep_every`` is the number of steps between checkpoints; None takes ``KEEP_EVERY``.
+    ``keep_every`` is the number of steps between checkpoints; None takes ``KEEP_EVERY``. The last step is always kept.
     """
-    last = last_checkpoint(folder, name)
-    keep = ModelCheckpoint(last.parent, save_last=True, save_top_k=0, every_n_train_steps=keep_every or KEEP_EVERY)
+    last, every = last_checkpoint(folder, name), keep_every or KEEP_EVERY
+    keep = ModelCheckpoint(last.parent, save_last=True, save_top_k=0, every_n_train_steps=every)
     trainer = L.Trainer(
         accelerator="cpu",
         precision=precision(),
@@ -100,10 +115,15 @@ def fit(
         gradient_clip_val=1.0,
     )
     trainer.fit(module, loader, ckpt_path=last if last.exists() else None, weights_only=True)
+    if trainer.global_step % every:
+        trainer.save_checkpoint(last)
 
 
 def save_sheet(images: Tensor, path: Path, columns: int) -> None:
-    """Write (n, 3, H, W) images in [-1, 1] as one grid."""
+    """Write (n, 3, H, W) images in [-1, 1] as one grid, or (n, 3, F, H, W) videos, each as a row of its F frames."""
+    if images.dim() == 5:
+        columns *= images.shape[2]
+        images = images.transpose(1, 2).flatten(0, 1)
     n, _, h, w = images.shape
     rows = -(-n // columns)
     sheet = torch.full((3, rows * h, columns * w), 255, dtype=torch.uint8)

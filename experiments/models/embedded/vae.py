@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderKLWan
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from . import data
 from .training import Ema, fit, save_sheet
 
-HELD_OUT = 100
+HELD_OUT, SHOWN = 100, 24  # images that training never sees, and those of them on the sheet
 BATCH = 16
 RATE = 1e-3
 
@@ -44,17 +44,26 @@ class Autoencoder(L.LightningModule):
     """L1 + MSE + a little KL, with an exponential mean of the weights.
 
     Args:
-        sample: returns a random batch of images in [-1, 1].
-        show: (n, 3, H, W) held-out images in [-1, 1]; the first 24 are drawn with their reconstructions every 250 steps.
+        vae: of images or of videos.
+        sample: returns a random batch of images, or videos, in [-1, 1].
+        show: (n, 3, H, W) held-out images, or (n, 3, F, H, W) videos, in [-1, 1]: drawn as reconstructed every 250 steps.
         folder: of that sheet.
         rate: peak learning rate.
+        columns: of that sheet.
     """
 
-    def __init__(self, sample: Callable[[torch.Generator], Tensor], show: Tensor, folder: Path, rate: float = RATE) -> None:
+    def __init__(
+        self,
+        vae: AutoencoderKL | AutoencoderKLWan,
+        sample: Callable[[torch.Generator], Tensor],
+        show: Tensor,
+        folder: Path,
+        rate: float = RATE,
+        columns: int = 12,
+    ) -> None:
         super().__init__()
-        self.vae = new_vae()
-        self.ema = Ema(self.vae, 0.999)
-        self.sample, self.show, self.folder, self.rate = sample, show, folder, rate
+        self.vae, self.ema = vae, Ema(vae, 0.999)
+        self.sample, self.show, self.folder, self.rate, self.columns = sample, show, folder, rate, columns
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         """One batch, drawn with the number of the step as seed."""
@@ -72,9 +81,8 @@ class Autoencoder(L.LightningModule):
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Draw images with their reconstructions."""
         if self.global_step % 250 == 0:
-            x = self.show[:24]
-            y = reconstruct(self.ema.model, x)
-            save_sheet(torch.stack([x, y], 1).flatten(0, 1), self.folder / "vae.png", columns=12)
+            pairs = torch.stack([self.show, reconstruct(self.ema.model, self.show)], 1)
+            save_sheet(pairs.flatten(0, 1), self.folder / "vae.png", self.columns)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with a one-cycle schedule."""
@@ -89,7 +97,7 @@ def train(folder: Path, steps: int) -> Path:
     L.seed_everything(0)
     images = data.load(folder).images
     seen, x = split(len(images))[0], to_float(held_out(images))
-    module = Autoencoder(partial(flipped, images[seen]), x, folder)
+    module = Autoencoder(new_vae(), partial(flipped, images[seen]), x[:SHOWN], folder)
     fit(module, DataLoader(torch.arange(steps)), steps, folder, "vae")
     vae = normalised(module.ema.model, to_float(images[torch.cat(split(len(images))[::-1])[:1000]]))
     print(f"PSNR on {len(x)} held-out images: {psnr(x, reconstruct(vae, x)):.2f} dB")
@@ -137,20 +145,20 @@ def normalised(vae: AutoencoderKL, x: Tensor) -> AutoencoderKL:
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, x: Tensor) -> Tensor:
-    """Modes of the latents, (n, 4, h, w)."""
+def encode(vae: AutoencoderKL | AutoencoderKLWan, x: Tensor) -> Tensor:
+    """Modes of the latents, (n, C, h, w) of images, (n, C, f, h, w) of videos."""
     return torch.cat([vae.encode(part, return_dict=False)[0].mode() for part in x.split(64)])
 
 
 @torch.no_grad()
-def reconstruct(vae: AutoencoderKL, x: Tensor) -> Tensor:
-    """Reconstructed images, in [-1, 1]."""
+def reconstruct(vae: AutoencoderKL | AutoencoderKLWan, x: Tensor) -> Tensor:
+    """Reconstructed images, or videos, in [-1, 1]."""
     return torch.cat([vae.decode(encode(vae, part), return_dict=False)[0] for part in x.split(64)]).clamp(-1, 1)
 
 
 def psnr(x: Tensor, y: Tensor) -> float:
-    """Mean over images of the peak signal-to-noise ratio in dB, for values in [-1, 1]."""
-    return float((10 * torch.log10(4 / (x - y).square().mean((1, 2, 3)))).mean())
+    """Mean over images, or videos, of the peak signal-to-noise ratio in dB, for values in [-1, 1]."""
+    return float((10 * torch.log10(4 / (x - y).square().flatten(1).mean(1))).mean())
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ As in Flux, the CLIP-type encoder gives one vector that modulates every block, t
 attend together with the image. Both are trained with the transformer: they take about one percent of a step.
 """
 
+from collections.abc import Iterable
+
 from torch import Tensor
 from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
@@ -25,9 +27,13 @@ def new_tokenizer() -> CLIPTokenizer:
     return text.new_tokenizer(backgrounds.words())
 
 
-def new_tokenizer_2() -> T5Tokenizer:
-    """One token a word, in T5's form; every other word is unknown."""
-    words = sorted(text.caption_words() | backgrounds.words())
+def new_tokenizer_2(more: Iterable[str] = ()) -> T5Tokenizer:
+    """One token a word, in T5's form; every other word is unknown.
+
+    Args:
+        more: further words that get a token of their own.
+    """
+    words = sorted((text.caption_words() | backgrounds.words()).union(more))
     pieces = ["<pad>", "</s>", "<unk>", *(f"▁{word}" for word in words)]
     return T5Tokenizer(vocab=[(piece, 0.0) for piece in pieces], extra_ids=0, model_max_length=LENGTH)
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from ..export import MODEL
 from ..training import fit
-from ..vae import BATCH, Autoencoder, normalised, psnr, reconstruct, split
+from ..vae import BATCH, SHOWN, Autoencoder, new_vae, normalised, psnr, reconstruct, split
 from . import data, samples
 
 SIDE = 64
@@ -31,15 +31,21 @@ def train(folder: Path, steps: int) -> Path:
     seen, unseen = split(len(images))
     sample = partial(samples.without_captions, images, seen, BATCH, SIDE)
     held = placed(images[unseen])
-    module = Autoencoder(sample, held, folder, RATE)
-    module.vae.load_state_dict(shipped())
-    module.ema.model.load_state_dict(shipped())
+    begin = new_vae()
+    begin.load_state_dict(shipped())
+    module = Autoencoder(begin, sample, held[:SHOWN], folder, RATE)
     fit(module, DataLoader(torch.arange(steps)), steps, folder, "vae", KEEP_EVERY)
     vae = finish(module.ema.model, placed(images[seen[:1000]]))
-    for name, x in (("128x128", held), ("64x64", data.shrink(held, SIDE))):
-        print(f"PSNR on {len(x)} held-out images, {name}: {psnr(x, reconstruct(vae, x)):.2f} dB")
+    for name, value in psnr_by_size(vae, held).items():
+        print(f"PSNR on {len(held)} held-out images, {name}: {value:.2f} dB")
     vae.save_pretrained(folder / "vae", safe_serialization=True)
     return folder / "vae"
+
+
+def psnr_by_size(vae: AutoencoderKL, held: Tensor) -> dict[str, float]:
+    """Mean PSNR in dB of (n, 3, 128, 128) images in [-1, 1], at both sizes."""
+    sizes = {"128x128": held, "64x64": data.shrink(held, SIDE)}
+    return {name: psnr(x, reconstruct(vae, x)) for name, x in sizes.items()}
 
 
 def shipped() -> dict[str, Tensor]:
