@@ -1,14 +1,34 @@
 """The recipe of the embedded Flux-type model: what must hold before hours are spent on it."""
 
+import json
+
 import pytest
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers import AutoencoderKL
+from tiny import tiny_flux_transformer, tiny_unet
 
 from mergekit_diff.experiments.models.embedded import data as emoji
 from mergekit_diff.experiments.models.embedded import export as emoji_export
-from mergekit_diff.experiments.models.embedded import training
+from mergekit_diff.experiments.models.embedded import flow, training
 from mergekit_diff.experiments.models.embedded import vae as emoji_vae
-from mergekit_diff.experiments.models.embedded.flux import backgrounds, data, export, model, samples, text, transformer, vae
+from mergekit_diff.experiments.models.embedded.__main__ import main
+from mergekit_diff.experiments.models.embedded.card import write as write_card
+from mergekit_diff.experiments.models.embedded.flux import (
+    backgrounds,
+    data,
+    evaluate,
+    export,
+    model,
+    samples,
+    text,
+    transformer,
+    vae,
+)
+from mergekit_diff.experiments.models.embedded.flux.recipe import RECIPE
+from mergekit_diff.experiments.models.embedded.flux.scenes import Scene, real, scenes
+from mergekit_diff.experiments.models.embedded.instrument import METRICS, refusal
+from mergekit_diff.experiments.study.loading import load_study, read_prompts
+from mergekit_diff.experiments.study.sweep import cells
 
 
 def seeded(seed=0):
@@ -135,24 +155,12 @@ def test_noise_levels_of_more_tokens_are_higher_by_the_root_of_their_ratio():
 def work(tmp_path, monkeypatch):
     """A function that makes a work folder with six cutouts, with a transformer so tiny that a training takes seconds."""
 
-    def tiny():
-        return FluxTransformer2DModel(
-            in_channels=16,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=text.WIDTH,
-            pooled_projection_dim=256,
-            axes_dims_rope=(4, 6, 6),
-        )
-
     pairs = [(name, style) for name in ("red-apple", "dog-face") for style in emoji.STYLES]
     images = torch.randint(0, 256, (6, 4, 128, 128), generator=seeded(), dtype=torch.uint8)
-    monkeypatch.setattr(model, "new_transformer", tiny)
+    monkeypatch.setattr(model, "new_transformer", tiny_flux_transformer)
     monkeypatch.setattr(data, "pairs", lambda held_out=False: pairs)
     monkeypatch.setattr(transformer, "BATCH", {256: 2, 1024: 1})
-    monkeypatch.setattr(transformer, "KEEP_EVERY", 2)
+    monkeypatch.setattr(flow, "KEEP_EVERY", 2)
     monkeypatch.setattr(vae, "KEEP_EVERY", 2)
     monkeypatch.setattr(vae, "BATCH", 2)
     monkeypatch.setattr(emoji_vae, "HELD_OUT", 2)
@@ -233,7 +241,7 @@ def test_training_at_1024_tokens_begins_with_the_mean_weights_of_256(work, monke
     folder = work("one")
     transformer.train(folder, 256, steps=2)
     seen = {}
-    monkeypatch.setattr(transformer, "fit", lambda module, *_: seen.update(module.model.state_dict()))
+    monkeypatch.setattr(flow, "fit", lambda module, *_: seen.update(module.model.state_dict()))
     transformer.train(folder, 1024, steps=2)
     mean = {name.removeprefix("ema.model."): w for name, w in state(folder, "transformer-256").items() if "ema.model" in name}
     assert mean.keys() == seen.keys()
@@ -291,3 +299,82 @@ def test_a_sheet_is_drawn_from_the_last_checkpoint(work, monkeypatch):
     transformer.train(folder, 256, steps=2)
     monkeypatch.setattr(transformer, "SHEET", ("a cactus", "a noto apple on blue"))
     assert export.sheet(folder, 256).name == "sheet-256-000002.png"
+
+
+# evaluation
+
+
+def test_scenes_take_all_pairs_equally_often_on_many_backgrounds():
+    pairs = [("red-apple", "noto"), ("dog-face", "3d")]
+    drawn = scenes(pairs, 40, seed=0)
+    assert [(scene.name, scene.style) for scene in drawn[:4]] == pairs * 2
+    assert len({scene.background for scene in drawn}) > 10
+    assert drawn == scenes(pairs, 40, seed=0) != scenes(pairs, 40, seed=1)
+
+
+def test_the_real_image_of_a_scene_is_its_emoji_on_its_background(work):
+    cutouts = data.load(work("one"))
+    images = cutouts.images.clone()
+    images[:, 3, :64] = 0  # transparent above, opaque below
+    images[:, 3, 64:] = 255
+    blue = Scene("dog-face", "flat", backgrounds.Background("plain", "blue"))
+    (image,) = real(data.Cutouts(images, cutouts.names), [blue], seed=0)
+    row = cutouts.names.index(("dog-face", "flat"))
+    assert torch.equal(image[:, 64:], images[row, :3, 64:])
+    assert image[:, :64].float().std((1, 2)).max() == 0 and image[2, 0, 0] > image[0, 0, 0]
+    assert str(blue) == "a flat dog on blue" and blue.foreground() == "a flat dog"
+
+
+def test_a_model_is_evaluated_by_the_command(work, monkeypatch, tmp_path):
+    folder = work("one")
+    transformer.train(folder, 256, steps=2)
+    weights = export.export(folder, 256, tmp_path / "model")
+    monkeypatch.setattr(evaluate, "IMAGES", 8)
+    monkeypatch.setattr(evaluate, "HELD_OUT", 6)
+    monkeypatch.setattr(evaluate, "STEPS_OF_AN_IMAGE", 1)
+    monkeypatch.setattr(evaluate, "refusal", lambda pipe: "no family")
+    command = ["embedded", "evaluate", "--model", "emoji-flux", "--folder", str(folder), "--weights", str(weights)]
+    monkeypatch.setattr("sys.argv", command)
+    main()
+    (out,) = (folder / "evaluate").iterdir()
+    found = json.loads((out / "measures.json").read_text())
+    assert found["seen"]["kid"]["n"] == found["seen"]["kid"]["reference_n"] == 8
+    assert found["seen"]["captions"] == 6 and found["held out"]["n"] == 6
+    assert found["vae psnr"].keys() == {"128x128", "64x64"}
+    assert found["seconds per image"] > 0
+    assert found["instrument"] == {"skipped": "no family"}
+    assert {line.split(" ", 1)[1].split(" on ")[0] for line in (out / "answers.txt").read_text().splitlines()} <= {
+        f"a {style} {word}" for style in emoji.STYLES for word in ("apple", "dog")
+    }
+    monkeypatch.setattr("sys.argv", ["embedded", "card", *command[2:]])
+    main()
+    card = (weights / "MODEL_CARD.md").read_text()
+    assert "$" not in card and "| not asked yet | 24 |" in card and "| not measured: no family | monotone |" in card
+    millions = sum(parameters(part) for part in (model.new_modules(), emoji_vae.new_vae())) / 1e6
+    assert f"{millions:.1f} million parameters" in card
+
+
+def test_a_card_needs_measures_of_the_same_weights(work, tmp_path):
+    folder = work("one")
+    transformer.train(folder, 256, steps=2)
+    weights = export.export(folder, 256, tmp_path / "model")
+    with pytest.raises(FileNotFoundError, match=r"expected measures of .*model by the stage evaluate, got none"):
+        write_card(RECIPE, weights, folder, None)
+
+
+def test_the_instrument_of_this_model_is_a_study_with_log_sizes_on_its_own_prompts(work, tmp_path):
+    folder = work("one")
+    transformer.train(folder, 256, steps=2)
+    weights = export.export(folder, 256, tmp_path / "model")
+    study = load_study("instrument", [METRICS, f"model={weights}", *evaluate.STUDY])
+    assert study.prompts == read_prompts("emoji-flux-64")
+    merged = [cell for cell in cells(study) if cell.merging]
+    assert len(merged) == 8 and all(cell.merging["proportional"] for cell in merged)
+
+
+def test_a_model_without_a_family_is_refused_with_the_reason():
+    class Unknown(torch.nn.Module):
+        pass
+
+    assert "Unknown" in refusal(Unknown())
+    assert refusal(tiny_unet()) is None

@@ -1,10 +1,12 @@
 """Can the embedded model distinguish strategies? Runs the study ``instrument`` and evaluates its rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from mergekit_diff import attach
 
 from ...results.inference import detectable
 from ...results.pairing import DIFFERENCE, RATIO, differences, interval
@@ -16,12 +18,29 @@ from ...study.loading import load_study
 RATIOS = (0.1, 0.25, 0.5, 0.75)
 
 
-def instrument(out: Path) -> dict[str, Any]:
-    """Run the study ``instrument`` in ``out`` and evaluate it with :func:`sensitivity`."""
-    study = replace(load_study("instrument"), out=str(out))
-    if run(study, ["run", "instrument", f"out={out}"]):
+METRICS = "metrics=[feature,psnr,ssim,text]"  # KID needs images of the same look, which ship with one model alone
+
+
+def instrument(out: Path, words: Sequence[str]) -> dict[str, Any]:
+    """Run the study ``instrument`` in ``out`` and evaluate it with :func:`sensitivity`.
+
+    Args:
+        out: run folder; what is there already is kept.
+        words: ``key=value``, what differs for the model at hand.
+    """
+    study = replace(load_study("instrument", [METRICS, *words]), out=str(out))
+    if run(study, ["run", "instrument", f"out={out}", METRICS, *words]):
         raise RuntimeError(f"the study instrument in {out} is incomplete")
     return sensitivity(Run.read(out).rows)
+
+
+def refusal(pipe: Any) -> str | None:  # noqa: ANN401
+    """Why no token of a pipeline can be merged, such as a model of an unknown family; None if tokens can be merged."""
+    try:
+        attach(pipe, "tomesd").remove_hooks()
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def sensitivity(rows: Iterable[Row]) -> dict[str, Any]:
