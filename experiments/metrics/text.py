@@ -26,8 +26,9 @@ from mergekit_diff.registry import one_of
 from . import feature
 
 STYLES = ("noto", "flat", "3d")
+MOTIONS = ("sliding left", "sliding right", "rising", "falling", "spinning", "growing", "shrinking", "bouncing")
 MAPS = Path(__file__).parent / "data" / "emoji-text.safetensors"
-_CAPTION = re.compile(rf"an? (?:({'|'.join(STYLES)}) )?(.+?)(?: on .+)?")
+_CAPTION = re.compile(rf"an? (?:({'|'.join(STYLES)}) )?(.+?)(?: (?:{'|'.join(MOTIONS)}))?(?: on .+)?")
 
 
 def score(image: Tensor, prompt: str) -> float:
@@ -71,7 +72,7 @@ def scores(features: Tensor, prompts: Sequence[str], candidates: Sequence[str]) 
 
 
 def parse(prompt: str, possible: Iterable[str]) -> tuple[str, str | None]:
-    """The word and the style of a caption such as "a noto apple", "an apple" or "a noto apple on blue".
+    """The word and the style of a caption such as "a noto apple", "an apple" or "a noto apple sliding left on blue".
 
     Raises:
         ValueError: it is not such a caption, or its word is not a possible one; the message is one line.
