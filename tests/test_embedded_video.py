@@ -353,7 +353,7 @@ def command(monkeypatch):
 
 def test_the_commands_train_export_and_evaluate_a_model_in_three_steps_each(work, command, monkeypatch, tmp_path):
     folder, weights = work("one", "vae"), tmp_path / "model"
-    for name, value in (("VIDEOS", 8), ("HELD_OUT", 6), ("NAMED_EACH", 1), ("STEPS_OF_A_VIDEO", 1)):
+    for name, value in (("VIDEOS", 18), ("HELD_OUT", 6), ("NAMED_EACH", 1), ("STEPS_OF_A_VIDEO", 1)):
         monkeypatch.setattr(evaluate, name, value)
     monkeypatch.setattr(transformer, "STEPS_OF_A_VIDEO", 1)
     monkeypatch.setattr(transformer, "SHEET", ("a cactus rising on blue", "a cactus"))
@@ -368,7 +368,7 @@ def test_the_commands_train_export_and_evaluate_a_model_in_three_steps_each(work
     command(folder, "evaluate", "--weights", str(weights))
     (out,) = (folder / "evaluate").iterdir()
     found = json.loads((out / "measures.json").read_text())
-    assert found["seen"]["kid"]["n"] == 8 * 5 and found["held out"]["n"] == 6 * 5
+    assert found["seen"]["kid"]["n"] == 18 * 5 and found["held out"]["n"] == 6 * 5
     assert sorted(line.split(" ", 1)[1] for line in (out / "answers.txt").read_text().splitlines()) == sorted(motions.MOTIONS)
     with Image.open(out / "name.png") as sheet:
         assert sheet.size == (9 * 64, 8 * 64)
