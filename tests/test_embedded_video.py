@@ -20,6 +20,7 @@ from mergekit_diff.experiments.models.embedded.video import (
     model,
     motions,
     prompts,
+    recipe,
     samples,
     scenes,
     text,
@@ -375,7 +376,8 @@ def test_the_commands_train_export_and_evaluate_a_model_in_three_steps_each(work
     command(folder, "card", "--weights", str(weights), "--named", "5")
     card = (weights / "MODEL_CARD.md").read_text()
     assert "$" not in card and "| 5 | 12 | missed |" in card
-    assert "| the same, videos, from the mean weights of the images | 3 | 3 |" in card  # three steps of one video
+    what, batch = recipe.RECIPE.stages["transformer-9"]
+    assert f"| {what} | 3 | {3 * batch} |" in card
     assert [line.split(",")[:2] for line in (weights / "training_log.csv").read_text().splitlines()[1:]] == [
         [stage, "3"] for stage in ("vae", "transformer-1", "transformer-9")
     ]
