@@ -32,8 +32,8 @@ def merging(
         roles: which parts of a block run on merged tokens: "self_attention", "key_value", "cross_attention", "feed_forward".
         refresh: the number of steps that a plan is used for.
         levels: merge on this many of the finest grids.
-        share: "cfg": one plan for both halves of guidance; "grid": one plan a step for all sites of a grid; both; or ``()``. Where
-            "cfg" is only the strategy's default, it holds if the pipeline says that it guides.
+        share: "cfg": one plan for both halves of guidance; "grid": one plan a step for all sites of a grid; both; or ``()``.
+            Where "cfg" is only the strategy's default, it holds if the pipeline says that it guides.
         gate: "none"; "auto" to skip sites where merging would cost more time than it saves; or what ``gates()`` of an earlier
             session returned.
         proportional: whether a merged key counts as often in self-attention as it has tokens.
