@@ -269,7 +269,7 @@ def test_wrapped_strategy_follows_its_schedules_inside(pipe, draw):
 
 
 def test_refresh_defaults_to_the_strategys_own(pipe, draw):
-    for name, plans in (("retom", 1), ("tomesd", 3)):
+    for name, plans in (("retom-paper", 1), ("tomesd", 3)):
         with merging(pipe, name, ratio=0.5) as session:
             draw(pipe, steps=3)
         assert {row["plans"] for row in session.report().to_dicts() if row["level"] == 0} == {plans}

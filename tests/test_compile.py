@@ -82,9 +82,9 @@ def test_every_reduction_compiles(unet, reduction):
 
 def test_a_further_ratio_takes_one_graph_more(unet):
     ratio, graphs = Step(values=(0.75, 0.5), at=(0.5,)), Graphs()
-    with merging(unet, "retom", ratio=ratio, refresh=5):
+    with merging(unet, "retom-paper", ratio=ratio, refresh=5):
         expected = trajectory(unet)
-    with merging(unet, "retom", ratio=ratio, refresh=5) as session:
+    with merging(unet, "retom-paper", ratio=ratio, refresh=5) as session:
         session.compile(backend=graphs)
         found = trajectory(unet)
     assert graphs.count == 4  # each M is planned and kept
@@ -93,7 +93,7 @@ def test_a_further_ratio_takes_one_graph_more(unet):
 
 def test_every_shape_has_its_graphs(unet):
     graphs = Graphs()
-    with merging(unet, "retom", refresh=2) as session:
+    with merging(unet, "retom-paper", refresh=2) as session:
         session.compile(backend=graphs)
         for side in (16, 8):
             trajectory(unet, side, steps=4)
@@ -103,9 +103,9 @@ def test_every_shape_has_its_graphs(unet):
 
 
 def test_tracing_of_operators_gives_the_eager_output(unet):
-    with merging(unet, "retom", refresh=2):
+    with merging(unet, "retom-paper", refresh=2):
         expected = trajectory(unet, 8, steps=4)
-    with merging(unet, "retom", refresh=2) as session:
+    with merging(unet, "retom-paper", refresh=2) as session:
         session.compile(backend="aot_eager")
         found = trajectory(unet, 8, steps=4)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
@@ -113,14 +113,14 @@ def test_tracing_of_operators_gives_the_eager_output(unet):
 
 def test_the_model_is_restored(unet):
     before = trajectory(unet, 8, steps=2)
-    with merging(unet, "retom") as session:
+    with merging(unet, "retom-paper") as session:
         session.compile(backend=Graphs())
         with pytest.raises(RuntimeError, match="compiled already"):
             session.compile()
         trajectory(unet, 8, steps=2)
     assert "forward" not in vars(unet)
     own = unet.forward = unet.forward  # as packages do that wrap a model
-    with merging(unet, "retom") as session:
+    with merging(unet, "retom-paper") as session:
         session.compile(backend=Graphs())
         trajectory(unet, 8, steps=1)
     assert vars(unet).pop("forward") is own
@@ -129,7 +129,7 @@ def test_the_model_is_restored(unet):
 
 def test_an_observer_sees_every_plan(unet):
     seen, graphs = [], Graphs()
-    with merging(unet, "retom", refresh=2) as session:
+    with merging(unet, "retom-paper", refresh=2) as session:
         session.compile(backend=graphs)
         session.observe(lambda x, ctx, plan, made: seen.append((ctx.step, made)))
         trajectory(unet, 8, steps=4)
@@ -150,7 +150,9 @@ SETTINGS = (
 )
 
 
-@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in names("strategy")), *(("retom", s) for s in SETTINGS)])
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in names("strategy")), *(("retom-paper", s) for s in SETTINGS)]
+)
 def test_no_hook_waits_for_the_device(unet, name, options):
     sample, text = torch.randn(2, 4, 16, 16), torch.randn(2, 6, 32)
     options = options | {"roles": ("self_attention", "key_value", "feed_forward"), "share": ("cfg",)}

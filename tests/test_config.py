@@ -13,7 +13,7 @@ prompts: [a, b]
 seeds: 2
 steps: 50
 guidance: 3.0
-strategy: {name: retom, ratio: 0.5}
+strategy: {name: retom-paper, ratio: 0.5}
 merging: {refresh: 20}
 sweep: {merging.refresh: {values: [1, 5, 10, 20, 25, 50]}}
 sweep_method: grid
@@ -72,9 +72,9 @@ def test_words_reach_the_cell(study_file):
 
 
 def test_a_swept_setting_reaches_the_part_that_is_swept_after_it(study_file):
-    words = ["control={}", "sweep={strategy.ratio: {value: 0.3}, strategy.name: {values: [retom, tomesd]}}"]
+    words = ["control={}", "sweep={strategy.ratio: {value: 0.3}, strategy.name: {values: [retom-paper, tomesd]}}"]
     made = cells(load_study(study_file, words))
-    assert [(cell.strategy.name, cell.strategy.ratio.value) for cell in made] == [("retom", 0.3), ("tomesd", 0.3)]
+    assert [(cell.strategy.name, cell.strategy.ratio.value) for cell in made] == [("retom-paper", 0.3), ("tomesd", 0.3)]
 
 
 def test_a_swept_mapping_may_change_a_part_inside(study_file):

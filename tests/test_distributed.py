@@ -31,7 +31,7 @@ def study(model, tmp_path_factory):
         "prompts": ["a noto apple", "a flat cat"],
         "seeds": 2,
         "steps": 3,
-        "sweep": {"strategy": {"values": [{"name": "retom"}, {"name": "random-dest"}]}},
+        "sweep": {"strategy": {"values": [{"name": "retom-paper"}, {"name": "random-dest"}]}},
         "metrics": ["psnr", "ssim"],
         "threads": 1,
         "wandb": {"mode": "disabled"},

@@ -43,7 +43,7 @@ def use(monkeypatch, rates):
 
 def test_the_time_of_a_plan_is_measured_anew_when_the_code_changes(unet, own_home, monkeypatch):
     def plans_timed():
-        with merging(unet, "retom", gate="auto"):
+        with merging(unet, "retom-paper", gate="auto"):
             predict(unet, steps=1)
         return sum("plan of" in key for key in json.loads(own_home.read_text()))
 
@@ -80,12 +80,12 @@ def test_closed_gates_are_the_base_model_and_say_why(name, unet, monkeypatch):
 
 def test_one_session_may_skip_some_sites(unet, monkeypatch):
     use(monkeypatch, PAYS)
-    with merging(unet, "retom", gate="auto") as session:
+    with merging(unet, "retom-paper", gate="auto") as session:
         predict(unet)
     gates = session.gates()
     for key in gates:
         gates[key]["merges"] = "mid_block" not in key
-    with merging(unet, "retom", gate=gates) as session:
+    with merging(unet, "retom-paper", gate=gates) as session:
         predict(unet)
     rows = session.report().to_dicts()
     assert {row["plans"] > 0 for row in rows if row["stage"] == "mid"} == {False}
@@ -94,15 +94,15 @@ def test_one_session_may_skip_some_sites(unet, monkeypatch):
 
 def test_decisions_are_taken_again_whatever_the_clock_says(unet, monkeypatch):
     use(monkeypatch, PAYS)
-    with merging(unet, "retom", gate="auto") as session:
+    with merging(unet, "retom-paper", gate="auto") as session:
         expected = predict(unet)
     kept = json.loads(json.dumps(session.gates()))
     assert kept == session.gates() and len(kept) == 7
     use(monkeypatch, NEVER_PAYS)
-    with merging(unet, "retom", gate=kept) as again:
+    with merging(unet, "retom-paper", gate=kept) as again:
         assert torch.equal(predict(unet), expected)
     assert again.gates() == kept
-    with merging(unet, "retom", gate=kept) as other_shape, pytest.warns(UserWarning, match="skipped"):
+    with merging(unet, "retom-paper", gate=kept) as other_shape, pytest.warns(UserWarning, match="skipped"):
         predict(unet, side=8)
         other_shape.detach()
     assert len(other_shape.gates()) == 2 * len(kept)
@@ -113,7 +113,7 @@ def test_a_closed_gate_plans_once_to_know_and_never_again(unet, monkeypatch):
     made = []
     plan = ReToM.plan
     monkeypatch.setattr(ReToM, "plan", lambda self, x, ctx: made.append(ctx.step) or plan(self, x, ctx))
-    with merging(unet, "retom", gate="auto", refresh=1) as session, pytest.warns(UserWarning):
+    with merging(unet, "retom-paper", gate="auto", refresh=1) as session, pytest.warns(UserWarning):
         predict(unet, steps=4)
         session.detach()
     assert set(made) == {0}
@@ -126,7 +126,7 @@ def test_predicted_savings_are_those_that_are_counted(roles, unet, monkeypatch):
     base, merged = Operations(unet), Operations(unet)
     with base.counting():
         predict(unet, steps=1)
-    with merging(unet, "retom", gate="auto", roles=roles) as session:
+    with merging(unet, "retom-paper", gate="auto", roles=roles) as session:
         predict(unet, steps=1)
         gates = session.gates()
         with merged.counting():
@@ -140,7 +140,7 @@ def test_predicted_savings_are_those_that_are_counted(roles, unet, monkeypatch):
 def session_planning(unet, roles, gates):
     """Operations of the plans themselves, which are in the count of a merged call."""
     planned = []
-    with merging(unet, "retom", roles=roles, gate=gates) as session:
+    with merging(unet, "retom-paper", roles=roles, gate=gates) as session:
         session._planner.plan, plan = (lambda x, turn: planned.append((x.clone(), turn)) or plan(x, turn)), session._planner.plan
         predict(unet, steps=1)
     with FlopCounterMode(display=False) as counter:
@@ -185,18 +185,18 @@ def test_a_home_that_cannot_be_written_costs_only_the_memory(tmp_path, monkeypat
 def test_compiled_sessions_keep_to_the_decisions(unet, monkeypatch):
     torch._dynamo.reset()
     use(monkeypatch, PAYS)
-    with merging(unet, "retom", refresh=2, gate="auto") as session:
+    with merging(unet, "retom-paper", refresh=2, gate="auto") as session:
         expected, gates = predict(unet), session.gates()
     for key in gates:
         gates[key]["merges"] = "up_blocks" in key
-    with merging(unet, "retom", refresh=2, gate=gates):
+    with merging(unet, "retom-paper", refresh=2, gate=gates):
         expected = predict(unet)
-    with merging(unet, "retom", refresh=2, gate=gates) as session:
+    with merging(unet, "retom-paper", refresh=2, gate=gates) as session:
         session.compile(backend="eager")
         torch.testing.assert_close(predict(unet), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("wrong", ["sometimes", {"a": 1}, {"a": {"opens": True}}])
 def test_a_wrong_gate_is_refused(wrong, unet):
-    with pytest.raises(ValueError, match="auto"), merging(unet, "retom", gate=wrong):
+    with pytest.raises(ValueError, match="auto"), merging(unet, "retom-paper", gate=wrong):
         pass

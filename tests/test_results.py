@@ -18,8 +18,8 @@ from mergekit_diff.experiments.tracking import sink
 STUDY = {
     "prompts": ["a cat", "a dog"],
     "steps": 2,
-    "sweep": {"strategy": {"values": ["retom", "dynamic-ratio", "tomesd"]}},
-    "control": {"strategy": "retom"},
+    "sweep": {"strategy": {"values": ["retom-paper", "dynamic-ratio", "tomesd"]}},
+    "control": {"strategy": "retom-paper"},
     "metrics": ["psnr"],
     "threads": 1,
     "primary": {"metric": "psnr", "better": "higher"},
@@ -75,7 +75,7 @@ def test_the_fidelity_table_says_how_long_a_plan_lived(words, tmp_path):
     assert head[place - 1] == "granted"
     assert {line[0].split(" ")[0]: line[place] for line in lines} == {
         "base": "–",  # noqa: RUF001
-        "retom": "4 (one plan)",
+        "retom-paper": "4 (one plan)",
         "dynamic-ratio": "1",  # its ratio changes at every step, though refresh is 20
         "tomesd": "1",
     }

@@ -20,7 +20,7 @@ from mergekit_diff.experiments.tasks import PICTURE
 STUDY = {
     "prompts": ["a <noto> apple", "a flat ../../cat"],
     "steps": 2,
-    "sweep": {"strategy": {"values": [{"name": "retom", "ratio": 0.5}, {"name": "tomesd", "ratio": 0.5}]}},
+    "sweep": {"strategy": {"values": [{"name": "retom-paper", "ratio": 0.5}, {"name": "tomesd", "ratio": 0.5}]}},
     "metrics": ["psnr", "ssim"],
     "wandb": {"mode": "disabled"},
 }
@@ -54,13 +54,13 @@ def test_a_run_is_whole_and_the_same_command_does_nothing_twice(words, folder, m
     assert main(words) == 0
     rows = [json.loads(line) for line in lines(folder)]
     assert len(rows) == JOBS
-    assert [row["cell"] for row in rows[:3]] == ["base", "retom", "tomesd"]
+    assert [row["cell"] for row in rows[:3]] == ["base", "retom-paper", "tomesd"]
     assert all({"job", "cell", "prompt", "seed", "strategy", "image", "seconds"} <= set(row) for row in rows)
     merged = [row for row in rows if row["cell"] != "base"]
     assert all(row["tokens_after"] < row["tokens_before"] and row["psnr"] != "inf" for row in merged)
     assert {file.stem for file in (folder.path / "images").iterdir()} == {row["job"] for row in rows}
     assert (folder.path / "summary.csv").exists()
-    assert "retom" in capsys.readouterr().out
+    assert "retom-paper" in capsys.readouterr().out
     monkeypatch.setattr(Generation, "make", lambda *_: pytest.fail("done twice"))
     assert main(words) == 0
     assert len(lines(folder)) == JOBS
@@ -207,10 +207,10 @@ def test_what_a_gate_decided_is_written_down_and_decides_after_a_resume(words, f
     monkeypatch.setattr(gate, "estimate", pays)
     assert main([*words, "merging.gate=auto"]) == 0
     gates = yaml.safe_load((folder.path / "config.yaml").read_text())["gates"]
-    assert set(gates) == {"retom", "tomesd"}
-    assert {each["merges"] for each in gates["retom"].values()} == {True, False}
+    assert set(gates) == {"retom-paper", "tomesd"}
+    assert {each["merges"] for each in gates["retom-paper"].values()} == {True, False}
     before = merged_pictures(folder)
-    retom = [row for row in folder.rows().values() if row.cell == "retom"]
+    retom = [row for row in folder.rows().values() if row.cell == "retom-paper"]
     assert all(any("skipped: would save 0" in note for note in row.notes) for row in retom)
     folder.results.unlink()
     monkeypatch.setattr(gate, "estimate", lambda *_: pytest.fail("decided again"))

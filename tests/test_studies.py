@@ -56,7 +56,7 @@ def test_a_study_runs_to_its_verdict_on_tiny_components(name, model, tmp_path, c
 
 
 def test_cells_are_compared_with_the_control_of_their_own_ratio():
-    sweep = {"strategy.name": {"values": ["retom", "tomesd"]}, "strategy.ratio": {"values": [0.25, 0.5]}}
+    sweep = {"strategy.name": {"values": ["retom-paper", "tomesd"]}, "strategy.ratio": {"values": [0.25, 0.5]}}
     planned = cells(build({"sweep": sweep, "control": {"strategy.name": "tomesd"}}))
     assert {cell.name: cell.against for cell in planned} == {
         "retom, ratio=0.25": "tomesd, ratio=0.25",
@@ -68,9 +68,9 @@ def test_cells_are_compared_with_the_control_of_their_own_ratio():
 
 
 def test_every_cell_has_a_name_of_its_own():
-    values = ["retom", {"name": "retom", "ratio": 0.25}, "tomesd", {"name": "random-dest", "ratio": 0.25}]
+    values = ["retom-paper", {"name": "retom-paper", "ratio": 0.25}, "tomesd", {"name": "random-dest", "ratio": 0.25}]
     assert [cell.name for cell in cells(build({"sweep": {"strategy": {"values": values}}}))] == [
-        "retom",
+        "retom-paper",
         "retom(ratio=0.25)",
         "tomesd",
         "random-dest",
@@ -131,7 +131,7 @@ class Mine(MergeStrategy):
 @pytest.fixture
 def study_of(model, tmp_path):
     def build_it(name):
-        sweep = {"strategy": {"values": [{"name": "retom"}, {"name": name}]}}
+        sweep = {"strategy": {"values": [{"name": "retom-paper"}, {"name": name}]}}
         raw = {
             "model": model,
             "prompts": ["a cat"],
