@@ -73,7 +73,7 @@ def test_a_record_is_read_back_and_without_one_a_model_is_called_like_most(tmp_p
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"arguments": 3}', '{"guidence": "a"}', '{"guidance": "prompt"}', '{"arguments": {"generator": 0}}']
+    "text", ["{", "[]", '{"arguments": 3}', '{"guide": "a"}', '{"guidance": "prompt"}', '{"arguments": {"generator": 0}}']
 )
 def test_a_malformed_record_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "call.json").write_text(text)
