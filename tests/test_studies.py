@@ -59,8 +59,8 @@ def test_cells_are_compared_with_the_control_of_their_own_ratio():
     sweep = {"strategy.name": {"values": ["retom-paper", "tomesd"]}, "strategy.ratio": {"values": [0.25, 0.5]}}
     planned = cells(build({"sweep": sweep, "control": {"strategy.name": "tomesd"}}))
     assert {cell.name: cell.against for cell in planned} == {
-        "retom, ratio=0.25": "tomesd, ratio=0.25",
-        "retom, ratio=0.5": "tomesd, ratio=0.5",
+        "retom-paper, ratio=0.25": "tomesd, ratio=0.25",
+        "retom-paper, ratio=0.5": "tomesd, ratio=0.5",
         "tomesd, ratio=0.25": None,
         "tomesd, ratio=0.5": None,
         "tomesd, ratio=0.25 again": "tomesd, ratio=0.25",
@@ -71,7 +71,7 @@ def test_every_cell_has_a_name_of_its_own():
     values = ["retom-paper", {"name": "retom-paper", "ratio": 0.25}, "tomesd", {"name": "random-dest", "ratio": 0.25}]
     assert [cell.name for cell in cells(build({"sweep": {"strategy": {"values": values}}}))] == [
         "retom-paper",
-        "retom(ratio=0.25)",
+        "retom-paper(ratio=0.25)",
         "tomesd",
         "random-dest",
     ]
