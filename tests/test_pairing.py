@@ -27,7 +27,7 @@ def repeats(**raw):
 
 
 def test_a_random_control_is_repeated_with_another_merging_seed():
-    every = planned(sweep=strategies("retom", "tomesd") | RATIOS, control={"strategy.name": "tomesd"})
+    every = planned(sweep=strategies("retom-paper", "tomesd") | RATIOS, control={"strategy.name": "tomesd"})
     repeat, control = every[-1], next(cell for cell in every if cell.is_control)
     assert (repeat.name, repeat.against, repeat.role) == ("tomesd, ratio=0.25 again", "tomesd, ratio=0.25", "repeat")
     assert repeat.strategy == control.strategy and repeat.image_settings() == control.image_settings()
@@ -37,7 +37,7 @@ def test_a_random_control_is_repeated_with_another_merging_seed():
 
 
 def test_without_a_random_control_the_first_random_cell_is_repeated():
-    (repeat,) = repeats(sweep=strategies("retom", "tomesd", "random-dest"), control={"strategy.name": "retom"})
+    (repeat,) = repeats(sweep=strategies("retom-paper", "tomesd", "random-dest"), control={"strategy.name": "retom-paper"})
     assert (repeat.name, repeat.against) == ("tomesd again", "tomesd")
 
 
@@ -46,13 +46,13 @@ def test_without_a_random_control_the_first_random_cell_is_repeated():
     [
         {"control": {}},
         {"control": {"strategy.name": "tomesd"}, "repeat": False},
-        {"control": {"strategy.name": "retom"}, "sweep": strategies("retom", "downsample")},
+        {"control": {"strategy.name": "retom-paper"}, "sweep": strategies("retom-paper", "downsample")},
         {"control": {}, "metrics": ["text"], "primary": {"metric": "text", "better": "higher"}},
     ],
     ids=["no control", "turned off", "nothing random", "against the base without asking"],
 )
 def test_no_cell_is_added_otherwise(raw):
-    assert repeats(**({"sweep": strategies("retom", "tomesd")} | raw)) == []
+    assert repeats(**({"sweep": strategies("retom-paper", "tomesd")} | raw)) == []
 
 
 @pytest.mark.parametrize("control", [{"strategy.ratio": 0.25}, {"merging.seed": 0}])
@@ -64,7 +64,7 @@ def test_a_sweep_of_the_merging_seed_goes_on_working(control):
 
 
 def test_a_random_sweep_and_swept_settings_of_images_can_be_repeated():
-    sweep = strategies("retom", "tomesd") | {"steps": {"values": [2, 4]}}
+    sweep = strategies("retom-paper", "tomesd") | {"steps": {"values": [2, 4]}}
     every = planned(sweep=sweep, sweep_method="random", sweep_count=4, control={"strategy.name": "tomesd"})
     assert len(every) == 5 and every[-1].base().name == f"base (steps={every[-1].study.steps})"
 
@@ -74,14 +74,19 @@ QUALITY = {"metrics": ["text", "kid", "feature", "psnr"]}
 
 @pytest.mark.parametrize(("metric", "control"), [("text", "base"), ("kid", "base"), ("kid", {})])
 def test_quality_may_be_compared_with_the_base(metric, control):
-    raw = QUALITY | {"primary": {"metric": metric}, "sweep": RATIOS | {"steps": {"values": [2, 4]}}, "control": control}
+    raw = QUALITY | {
+        "strategy": {"name": "retom-paper"},
+        "primary": {"metric": metric},
+        "sweep": RATIOS | {"steps": {"values": [2, 4]}},
+        "control": control,
+    }
     assert {(cell.name, cell.against) for cell in planned(**raw)} == {
         (f"ratio={ratio}, steps={steps}", f"base (steps={steps})") for ratio in (0.25, 0.5) for steps in (2, 4)
     }
 
 
 def test_a_study_against_the_base_repeats_a_random_cell():
-    (repeat,) = repeats(**QUALITY, primary={"metric": "text"}, sweep=strategies("retom", "tomesd"), control="base")
+    (repeat,) = repeats(**QUALITY, primary={"metric": "text"}, sweep=strategies("retom-paper", "tomesd"), control="base")
     assert (repeat.name, repeat.against) == ("tomesd again", "tomesd")
 
 
@@ -92,7 +97,7 @@ def test_fidelity_without_a_control_is_compared_with_nothing():
 @pytest.fixture
 def words(command):
     raw = {"prompts": ["a cat", "a dog"], "steps": 2, "metrics": ["psnr"], "repeat": True, "wandb": {"mode": "disabled"}}
-    return command(**raw, sweep=strategies("retom", "tomesd"), control={"strategy.name": "tomesd"})
+    return command(**raw, sweep=strategies("retom-paper", "tomesd"), control={"strategy.name": "tomesd"})
 
 
 def test_the_repeat_has_images_rows_and_costs_of_its_own(words, tmp_path):
@@ -104,7 +109,7 @@ def test_the_repeat_has_images_rows_and_costs_of_its_own(words, tmp_path):
         repeat, control = rows["tomesd again", prompt], rows["tomesd", prompt]
         assert (repeat.role, repeat.against, repeat.base) == ("repeat", "tomesd", control.base)
         assert (folder.path / repeat.image).read_bytes() != (folder.path / control.image).read_bytes()
-    assert set(json.loads((folder.path / "costs.json").read_text())) == {"base", "retom", "tomesd", "tomesd again"}
+    assert set(json.loads((folder.path / "costs.json").read_text())) == {"base", "retom-paper", "tomesd", "tomesd again"}
 
 
 def test_the_repeat_merges_where_its_cell_does(words, tmp_path, monkeypatch):
@@ -112,7 +117,7 @@ def test_the_repeat_merges_where_its_cell_does(words, tmp_path, monkeypatch):
     monkeypatch.setattr(gate, "estimate", lambda *_: gate.Estimate(saves=2.0 * (next(timings) % 3), costs=1.0))
     assert main([*words, "merging.gate=auto"]) == 0
     folder = RunFolder(tmp_path / "out")
-    assert set(folder.gates()) == {"retom", "tomesd"}
+    assert set(folder.gates()) == {"retom-paper", "tomesd"}
     cell, repeat = (
         [row.merging["gate"] for row in folder.rows().values() if row.cell == name] for name in ("tomesd", "tomesd again")
     )
@@ -131,4 +136,4 @@ def test_a_study_against_the_base_by_a_set_runs_to_its_end(words, tmp_path):
     ]
     assert main([*words, *more]) == 0
     against = {row.cell: row.against for row in RunFolder(tmp_path / "out").rows().values()}
-    assert against == {"base": None, "retom": "base", "tomesd": "base", "tomesd again": "tomesd"}
+    assert against == {"base": None, "retom-paper": "base", "tomesd": "base", "tomesd again": "tomesd"}
