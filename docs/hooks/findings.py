@@ -5,6 +5,7 @@ import io
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from generated import add, extend_nav
@@ -14,11 +15,12 @@ from mkdocs.structure.pages import Page
 from texts import ROOT, section
 
 from mergekit_diff.experiments.cli import main
+from mergekit_diff.experiments.study.loading import PROMPTS, STUDIES, load_study, read_prompts
 
 FINDINGS = ROOT / "experiments" / "findings"
-STUDIES = ROOT / "experiments" / "studies"
 LISTS = ("<!-- findings -->", "<!-- studies -->")
 AGAIN = "-b"
+ASKED = ("strategy", "merging", "sweep", "control", "steps", "seeds", "guidance")
 CORRECTIONS = "log.md#2026-11-24-corrections"
 
 
@@ -49,7 +51,7 @@ def _report(folder: Path) -> str:
     return printed.getvalue()
 
 
-def _study(folder: Path) -> dict[str, str]:
+def _study(folder: Path) -> dict[str, Any]:
     return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["study"]
 
 
@@ -57,7 +59,6 @@ def _page(folder: Path) -> str:
     """Question, hypothesis, what all cells have in common, answer, the log's reading of it, the tables, and the command."""
     question, common, answer, *tables = _report(folder).strip().split("\n\n")
     name, second = folder.name.removesuffix(AGAIN), folder.name.endswith(AGAIN)
-    command = f"mergekit-diff run {name}" + (" prompts=emoji-64-b" if second else "")
     parts = [
         f"---\nhide: [toc]\n---\n\n# {folder.name}",
         f"**{question}**",
@@ -66,9 +67,20 @@ def _page(folder: Path) -> str:
         f"*Answer by the rule:* {answer}",
         _reading(name, second),
         *tables,
-        f"Computed from the rows by `mergekit-diff report experiments/findings/{folder.name}`; `{command}` asks again.",
+        f"Computed from the rows by `mergekit-diff report experiments/findings/{folder.name}`. {_again(folder, name)}",
     ]
     return "\n\n".join(parts)
+
+
+def _again(folder: Path, name: str) -> str:
+    """The command that repeats the study, or in what the study has changed since its rows were made."""
+    then, now = _study(folder), load_study(name).record()
+    listed = next(path.stem for path in sorted(PROMPTS.glob("*.txt")) if read_prompts(path.stem) == then["prompts"])
+    prompts = "" if now["prompts"] == then["prompts"] else f" prompts={listed}"
+    changed = ", ".join(f"`{key}`" for key in ASKED if now[key] != then[key])
+    if changed:
+        return f"Its prompts were `{listed}`. The study has since been changed ({changed}): `mergekit-diff run {name}` asks it as it is now."
+    return f"`mergekit-diff run {name}{prompts}` asks again."
 
 
 def _reading(name: str, second: bool) -> str:
