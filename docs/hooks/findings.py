@@ -79,7 +79,8 @@ def _again(folder: Path, name: str) -> str:
     prompts = "" if now["prompts"] == then["prompts"] else f" prompts={listed}"
     changed = ", ".join(f"`{key}`" for key in ASKED if now[key] != then[key])
     if changed:
-        return f"Its prompts were `{listed}`. The study has since been changed ({changed}): `mergekit-diff run {name}` asks it as it is now."
+        asks = f"`mergekit-diff run {name}` asks it as it is now"
+        return f"Its prompts were `{listed}`. The study has since been changed ({changed}): {asks}."
     return f"`mergekit-diff run {name}{prompts}` asks again."
 
 
