@@ -17,6 +17,7 @@ from .sizes import find_size
 WHAT = ("time", "flops", "scaling")
 AT = ("layer", "block", "step")
 DEVICES = ("auto", "cpu", "cuda")
+ENOUGH_ROUNDS = 6  # the fewest whose extremes hold their median with 95% probability
 LISTS = {"refresh", "roles", "strategies"}
 PLOTS = (".png", ".svg", ".pdf")
 
@@ -93,8 +94,8 @@ def check(bench: Bench) -> Bench:
         value = getattr(bench, name)
         if value is not None and value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
-    if bench.rounds < 2 and bench.what != "flops":
-        raise ValueError(f"rounds: expected at least 2, since one measurement has no interval, got {bench.rounds}")
+    if bench.rounds < ENOUGH_ROUNDS and bench.what == "time":
+        raise ValueError(f"rounds: expected at least {ENOUGH_ROUNDS}, since fewer have no 95% interval, got {bench.rounds}")
     if not 0 < bench.ratio < 1:
         raise ValueError(f"ratio: expected a number between 0 and 1, got {bench.ratio}")
     if bench.limit <= 0:

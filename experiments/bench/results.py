@@ -1,6 +1,6 @@
 """Turns seconds and counts into rows: medians, paired ratios with intervals, the share of the floor's gain."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from .variants import BASE, Variant
 
 Series = dict[str, NDArray[np.float64]]
 Interval = list[float]
-"""Median, and the bounds of its 95% bootstrap interval over the rounds."""
+"""Median over the rounds, and the bounds of its 95% interval if there are enough rounds for one."""
 
 
 def rows_of(variants: Sequence[Variant], refresh: Sequence[int], counts: Mapping[str, Counts], times: Times | None) -> list[dict]:
@@ -34,30 +34,34 @@ def rows_of(variants: Sequence[Variant], refresh: Sequence[int], counts: Mapping
 
 def paired(x: NDArray[np.float64], to: NDArray[np.float64]) -> Interval:
     """Median of the ratio of two variants, round by round, with its interval."""
-    return _interval(lambda x, to, axis: np.median(x / to, axis=axis), x, to)
+    return _interval(x / to)
 
 
 def share_of_gain(base: NDArray[np.float64], x: NDArray[np.float64], floor: NDArray[np.float64]) -> Interval | None:
-    """The share of the floor's saving that a variant saves, (base - x) / (base - floor) of medians, with its interval.
+    """The share of the floor's saving that a variant saves, (base - x) / (base - floor), round by round, with its interval.
 
     None if the floor's saving is not distinguishable from zero.
     """
-    return None if paired(floor, base)[2] >= 1 else share_of(base, x, floor)
+    return None if paired(floor, base)[-1] >= 1 else share_of(base, x, floor)
 
 
 def share_of(base: NDArray[np.float64], x: NDArray[np.float64], best: NDArray[np.float64]) -> Interval:
-    """The share of one variant's saving that another one saves, (base - x) / (base - best) of medians, with its interval."""
-
-    def share(base: Any, x: Any, best: Any, axis: int) -> Any:  # noqa: ANN401
-        medians = [np.median(values, axis=axis) for values in (base, x, best)]
-        return (medians[0] - medians[1]) / (medians[0] - medians[2])
-
-    return _interval(share, base, x, best)
+    """The share of one variant's saving that another one saves, (base - x) / (base - best), round by round, with its interval."""
+    return _interval((base - x) / (base - best))
 
 
 def amortised(fresh: float | NDArray[np.float64], kept: float | NDArray[np.float64], steps: int) -> Any:  # noqa: ANN401
     """The mean over ``steps`` calls, the first of which makes the plan."""
     return (fresh + (steps - 1) * kept) / steps
+
+
+def series(times: Times, name: str, steps: int | None) -> Series:
+    """A variant's seconds in every round, by what was timed; the mean over ``steps`` calls where it keeps a plan."""
+    fresh, kept = times[name]["fresh"], times[name].get("kept")
+    arrays = {key: np.array([seconds[key] for seconds in fresh]) for key in fresh[0]}
+    if kept is None or not steps:
+        return arrays
+    return {key: amortised(values, np.array([seconds[key] for seconds in kept]), steps) for key, values in arrays.items()}
 
 
 def _lines(variants: Sequence[Variant], refresh: Sequence[int]) -> list[tuple[Variant, int | None]]:
@@ -96,29 +100,22 @@ def _gated(variant: Variant) -> dict[str, Any]:
 
 
 def _timed(variant: Variant, steps: int | None, times: Times) -> dict[str, Any]:
-    own = _series(times, variant.name, steps)
+    own = series(times, variant.name, steps)
     row: dict[str, Any] = {f"{key}_ms": 1000 * float(np.median(own[key])) for key in ("wall", "cpu", *PARTS)}
     against = [name for name in dict.fromkeys([BASE, variant.floor, TOMESD]) if name in times]
     for key in ("wall", "cpu"):
-        row[f"{key}_ratio"] = {name: paired(own[key], _series(times, name, 1)[key]) for name in against}
-    row["gain_ms"] = 1000 * float(np.median(_series(times, BASE, 1)["wall"] - own["wall"]))
+        row[f"{key}_ratio"] = {name: paired(own[key], series(times, name, 1)[key]) for name in against}
+    row["gain_ms"] = 1000 * float(np.median(series(times, BASE, 1)["wall"] - own["wall"]))
     row["speedup"] = 1 / row["wall_ratio"][BASE][0]
-    base, floor = (_series(times, name, 1)["wall"] for name in (BASE, variant.floor or BASE))
+    base, floor = (series(times, name, 1)["wall"] for name in (BASE, variant.floor or BASE))
     row["share"] = share_of_gain(base, own["wall"], floor)
     return row
 
 
-def _series(times: Times, name: str, steps: int | None) -> Series:
-    fresh, kept = times[name]["fresh"], times[name].get("kept")
-    arrays = {key: np.array([seconds[key] for seconds in fresh]) for key in fresh[0]}
-    if kept is None or not steps:
-        return arrays
-    return {key: amortised(values, np.array([seconds[key] for seconds in kept]), steps) for key, values in arrays.items()}
+def _interval(values: NDArray[np.float64]) -> Interval:
+    """The median of one value a round, and the two of them that hold it with 95% probability, whatever their distribution."""
+    from scipy.stats import binom
 
-
-def _interval(statistic: Callable[..., Any], *samples: NDArray[np.float64]) -> Interval:
-    from scipy.stats import bootstrap
-
-    result = bootstrap(samples, statistic, paired=True, vectorized=True, method="percentile", rng=0)
-    ends = result.confidence_interval
-    return [float(statistic(*samples, axis=-1)), float(ends.low), float(ends.high)]
+    outside = int(binom.ppf(0.025, len(values), 0.5))  # how many of the smallest, and of the largest
+    ordered = np.sort(values)
+    return [float(np.median(values)), *(float(ordered[i]) for i in (outside - 1, -outside) if outside)]

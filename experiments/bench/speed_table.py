@@ -16,11 +16,11 @@ from ..files import write_atomically
 from ..results.pasting import paste_tables
 from ..results.tables import DASH, markdown
 from .peers import TOMESD
-from .results import Interval, paired, share_of
+from .results import Interval, paired, series, share_of, share_of_gain
 from .variants import BASE, FLOOR, GATED
 
 Record = Mapping[str, Any]
-TITLE = "Speed, each line from one interleaved run; medians with the 95% interval over its rounds"
+TITLE = "Speed, each line from one interleaved run; medians, and their 95% interval where there are at least six rounds"
 
 
 @dataclass(frozen=True)
@@ -114,16 +114,16 @@ def _text(value: Sequence[float]) -> str:
     return f"{middle:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
 
 
-def _series(record: Record, variant: str, *parts: str) -> np.ndarray:
-    return np.array([sum(seconds[part] for part in parts) for seconds in record["rounds"][variant]["fresh"]])
+def _seconds(record: Record, variant: str, *parts: str, refresh: int | None = None) -> np.ndarray:
+    return np.sum([series(record["rounds"], variant, refresh)[part] for part in parts], axis=0)
 
 
 def _of_parts(variant: str, *parts: str) -> Callable[[Record], Interval]:
-    return lambda record: paired(_series(record, variant, *parts), _series(record, TOMESD, *parts))
+    return lambda record: paired(_seconds(record, variant, *parts), _seconds(record, TOMESD, *parts))
 
 
-def _row(record: Record, variant: str, refresh: int | None = None) -> Mapping[str, Any]:
-    return next(row for row in record["rows"] if row["variant"] == variant and refresh in (None, row.get("refresh")))
+def _row(record: Record, variant: str) -> Mapping[str, Any]:
+    return next(row for row in record["rows"] if row["variant"] == variant)
 
 
 def _at(column: str, variant: str, tokens: int) -> Callable[[Record], Sequence[float]]:
@@ -139,23 +139,25 @@ def _exponent(variant: str) -> Callable[[Record], Sequence[float]]:
 
 
 def _ratio(variant: str, refresh: int, to: str) -> Callable[[Record], Sequence[float]]:
-    return lambda record: _row(record, variant, refresh)["wall_ratio"][to]
+    return lambda record: paired(_seconds(record, variant, "wall", refresh=refresh), _seconds(record, to, "wall"))
 
 
 def _cpu(variant: str, refresh: int, to: str) -> Callable[[Record], Sequence[float]]:
-    return lambda record: _row(record, variant, refresh)["cpu_ratio"][to]
+    return lambda record: paired(_seconds(record, variant, "cpu", refresh=refresh), _seconds(record, to, "cpu"))
 
 
 def _share(variant: str, refresh: int) -> Callable[[Record], Sequence[float]]:
-    return lambda record: _row(record, variant, refresh)["share"]
+    def value(record: Record) -> Sequence[float]:
+        share = share_of_gain(
+            _seconds(record, BASE, "wall"), _seconds(record, variant, "wall", refresh=refresh), _seconds(record, FLOOR, "wall")
+        )
+        return share or [float("nan")]
+
+    return value
 
 
 def _speedup(variant: str) -> Callable[[Record], Sequence[float]]:
-    def value(record: Record) -> Sequence[float]:
-        middle, low, high = _row(record, variant, 1)["wall_ratio"][BASE]
-        return [1 / middle, 1 / high, 1 / low]
-
-    return value
+    return lambda record: paired(_seconds(record, BASE, "wall"), _seconds(record, variant, "wall"))
 
 
 def _slowest_gated(record: Record) -> Sequence[float]:
@@ -164,7 +166,7 @@ def _slowest_gated(record: Record) -> Sequence[float]:
 
 
 def _gated(record: Record) -> Sequence[float]:
-    base, open_, gated = (_series(record, name, "wall") for name in (BASE, "retom-paper", f"retom-paper {GATED}"))
+    base, open_, gated = (_seconds(record, name, "wall") for name in (BASE, "retom-paper", f"retom-paper {GATED}"))
     return share_of(base, gated, open_)
 
 

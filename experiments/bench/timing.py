@@ -1,5 +1,6 @@
-"""Times variants in turns, each round starting with another one, so that a slow moment of the machine affects all alike."""
+"""Times variants in turns, each round in another order, so that a slow moment of the machine affects all alike."""
 
+import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +62,7 @@ def take_turns(
 
     Args:
         subject: what is timed.
-        variants: in the order of the first round.
+        variants: every round shuffles them, the same way at every call.
         rounds: how many.
         roles: whose submodules are timed as parts.
         advance: called after every turn.
@@ -71,8 +72,7 @@ def take_turns(
     }
     for wanted in _passes(subject):
         for turn in range(rounds):
-            first = turn % len(variants)
-            for variant in [*variants[first:], *variants[:first]]:
+            for variant in random.Random(turn).sample(variants, len(variants)):
                 for moment, seconds in _turn(subject, variant, roles, wanted).items():
                     times[variant.name][moment][turn] |= seconds
                 advance()
