@@ -21,11 +21,12 @@ class LocalMatch(MergeStrategy):
     """Match every source with the nearest destination of its own block; the best pairs of the grid merge. This project (2026).
 
     ToMeSD (Bolya and Hoffman 2023, arXiv 2303.17604) with the search limited to blocks, so that time and memory grow linearly
-    with N. Unlike ``retom``, it merges more in uniform regions than in detailed ones. Its defaults are the project's preset:
-    three quarters of the keys and values on two levels, a new plan every step.
+    with N. It merges more in uniform regions than in detailed ones, so its groups differ in size and their keys need log sizes.
+    Its defaults are the project's preset: three quarters of the keys and values on two levels, a new plan every step.
 
     Args:
-        ratio: share of all tokens that is merged away; at most the share of sources, 3/4 for 2x2.
+        ratio: share of all tokens that is merged away; at most the share of sources, 15/16 for 4x4. Near that limit every source
+            must merge, wherever it fits.
         stride: the windows that have one random destination each.
         reach: side of a block, in windows of ``stride``; at least 1.
         metric: how similar two tokens are; it ranks the pairs of all blocks.
@@ -34,9 +35,10 @@ class LocalMatch(MergeStrategy):
 
     roles = ("key_value",)
     levels = 2
+    proportional = True
 
     ratio: RatioSchedule = Constant(0.75)
-    stride: WindowSchedule = Fixed(2)
+    stride: WindowSchedule = Fixed(4)
     reach: int = 4
     metric: SimilarityMetric = Cosine()
     reduction: Reduction = Mean()

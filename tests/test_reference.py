@@ -393,16 +393,16 @@ def test_dynamic_ratio_by_threshold_is_batch_shared():
 
 
 @pytest.mark.parametrize("ratio", (0.25, 0.5, 0.95))
-@pytest.mark.parametrize("reach", (1, 2, 20))
+@pytest.mark.parametrize(("stride", "reach"), ((2, 1), (2, 2), (2, 20), (4, 1), (4, 2)))
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_local_match_is_tomesd_with_destinations_of_the_same_block_only(grid, reach, ratio, context, tokens):
+def test_local_match_is_tomesd_with_destinations_of_the_same_block_only(grid, stride, reach, ratio, context, tokens):
     x, ctx = tokens(2, math.prod(grid), dtype=torch.float64), context(grid)
-    plan = make("strategy", {"name": "local-match", "ratio": ratio, "reach": reach}).plan(x, ctx)
+    plan = make("strategy", {"name": "local-match", "ratio": ratio, "stride": stride, "reach": reach}).plan(x, ctx)
     noise = ctx.noise.tolist()
-    chosen = {max(window, key=noise.__getitem__) for window in windows_of(grid, (2,) * len(grid))}
+    chosen = {max(window, key=noise.__getitem__) for window in windows_of(grid, (stride,) * len(grid))}
     for row in range(2):
         nearest = {}
-        for block in windows_of(grid, (2 * reach,) * len(grid)):
+        for block in windows_of(grid, (stride * reach,) * len(grid)):
             for i in set(block) - chosen:
                 nearest[i] = max(chosen.intersection(block), key=lambda j: cosine(x[row, i], x[row, j]))
         r = min(round(len(noise) * ratio), len(nearest))
