@@ -87,7 +87,7 @@ def test_a_finding_says_what_its_cells_have_in_common():
         f"roles=['self_attention'], refresh=1, levels=3, {merging}"
     )
     swept = in_common(read("preset"))  # which sweeps strategy, roles and levels
-    assert swept == f"In all cells: model=emoji, prompts=24, seeds=1, n=24; {image}; refresh=1, {merging}"
+    assert swept == f"In all cells: model=emoji, prompts=64, seeds=1, n=64; {image}; refresh=1, share=['cfg'], gate=none."
 
 
 def test_what_is_swept_is_not_in_common_and_what_is_set_inside_it_is_not_either(tmp_path):

@@ -153,7 +153,6 @@ MEANT = {
     "key-value-ratio": {"redrawn"},
     "pareto": {"roles", "redrawn"},
     "pooled-training": {"redrawn"},
-    "preset": {"redrawn"},
     "representative-vs-random": {"halves", "redrawn"},
     "retom-ingredients": {"redrawn"},
     "sd15-imagenet": {"refresh", "halves", "redrawn"},

@@ -67,13 +67,14 @@ def _page(folder: Path) -> str:
         f"*Answer by the rule:* {answer}",
         _reading(name, second),
         *tables,
-        f"Computed from the rows by `mergekit-diff report experiments/findings/{folder.name}`. {_again(folder, name)}",
+        f"Computed from the rows by `mergekit-diff report experiments/findings/{folder.name}`. {_again(folder)}",
     ]
     return "\n\n".join(parts)
 
 
-def _again(folder: Path, name: str) -> str:
+def _again(folder: Path) -> str:
     """The command that repeats the study, or in what the study has changed since its rows were made."""
+    name = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["command"].split()[2]
     then, now = _study(folder), load_study(name).record()
     listed = next(path.stem for path in sorted(PROMPTS.glob("*.txt")) if read_prompts(path.stem) == then["prompts"])
     prompts = "" if now["prompts"] == then["prompts"] else f" prompts={listed}"
@@ -81,7 +82,8 @@ def _again(folder: Path, name: str) -> str:
     if changed:
         asks = f"`mergekit-diff run {name}` asks it as it is now"
         return f"Its prompts were `{listed}`. The study has since been changed ({changed}): {asks}."
-    return f"`mergekit-diff run {name}{prompts}` asks again."
+    model = "" if now["model"] == then["model"] else " model=FOLDER"
+    return f"`mergekit-diff run {name}{prompts}{model}` asks again."
 
 
 def _reading(name: str, second: bool) -> str:

@@ -63,7 +63,12 @@ def goals() -> list[Goal]:
         Goal(
             "attention layer: retom-paper, plan every step / tomesd package", "layer", _ratio("retom-paper", 1, TOMESD), "≤ 0.78"
         ),
-        Goal("attention layer, keys and values: local-match / tomesd package", "layer", _ratio("local-match", 1, TOMESD), DASH),
+        Goal(
+            "attention layer, keys and values: local-match, 2x2 windows / tomesd package",
+            "layer",
+            _ratio("local-match", 1, TOMESD),
+            DASH,
+        ),
         Goal(f"{gain}: retom-paper, plan every 20 steps", "step-1024", _share("retom-paper", 20), "≥ 0.95"),
         Goal(f"{gain}: retom-paper, plan every step", "step-1024", _share("retom-paper", 1), "≥ 0.90"),
         Goal(f"{gain}: tomesd package", "step-1024", _share(TOMESD, 1), DASH),
@@ -73,13 +78,19 @@ def goals() -> list[Goal]:
             _cpu("retom-paper", 20, TOMESD),
             "interval < 1",
         ),
-        Goal(f"{large}: speed-up by local-match, the preset", "preset-1024", _speedup("local-match"), "≥ 1.45"),
+        Goal(f"{large}: speed-up by local-match, 2x2 windows", "preset-1024", _speedup("local-match"), "≥ 1.45"),
         Goal(
-            f"{large}: local-match / tomesd package, same ratio and levels", "preset-1024", _ratio("local-match", 1, TOMESD), DASH
+            f"{large}: local-match, 2x2 windows / tomesd package, same ratio and levels",
+            "preset-1024",
+            _ratio("local-match", 1, TOMESD),
+            DASH,
         ),
-        Goal(f"{medium}: speed-up by local-match, the preset", "preset-512", _speedup("local-match"), DASH),
+        Goal(f"{medium}: speed-up by local-match, 2x2 windows", "preset-512", _speedup("local-match"), DASH),
         Goal(
-            f"{medium}: local-match / tomesd package, same ratio and levels", "preset-512", _ratio("local-match", 1, TOMESD), DASH
+            f"{medium}: local-match, 2x2 windows / tomesd package, same ratio and levels",
+            "preset-512",
+            _ratio("local-match", 1, TOMESD),
+            DASH,
         ),
         Goal(f"{small}: least speed-up of any strategy behind gate=auto", "gate-256", _slowest_gated, "≥ 0.98"),
         Goal(f"{large}: share of its ungated gain that retom-paper keeps behind gate=auto", "gate-1024", _gated, "≥ 0.97"),
