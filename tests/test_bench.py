@@ -314,6 +314,12 @@ def test_a_measurement_can_be_read_back_from_its_json(what, tmp_path, monkeypatc
     assert "tomesd ratio=0.25" in capsys.readouterr().out
 
 
+def test_a_table_needs_no_peer(tmp_path, capsys):
+    words = ["size=emoji", "pixels=32", "rounds=6", "strategies=[downsample]", "roles=[key_value]", "threads=1"]
+    assert command.run_bench(load_bench(words)) == 0
+    assert "tomesd package" not in capsys.readouterr().out
+
+
 BAD = {
     "key": ("rtio=0.5", "ratio"),
     "size": ("size=sd16", "sd15"),

@@ -61,7 +61,7 @@ def _times(row: Row, peer: bool) -> list[str]:
         f"{row['speedup']:.2f}",
         _number(floor, 3),
     ]
-    return [*columns, *[_number(to[TOMESD][0], 3)] * peer, _percent(row["share"] and row["share"][0])]
+    return [*columns, *([_number(to[TOMESD][0], 3)] if peer else []), _percent(row["share"] and row["share"][0])]
 
 
 def _parts(row: Row) -> list[str]:
