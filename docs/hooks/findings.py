@@ -51,8 +51,8 @@ def _report(folder: Path) -> str:
     return printed.getvalue()
 
 
-def _study(folder: Path) -> dict[str, Any]:
-    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["study"]
+def _config(folder: Path) -> dict[str, Any]:
+    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
 
 
 def _page(folder: Path) -> str:
@@ -62,7 +62,7 @@ def _page(folder: Path) -> str:
     parts = [
         f"---\nhide: [toc]\n---\n\n# {folder.name}",
         f"**{question}**",
-        f"*Hypothesis, written down before:* {_study(folder)['hypothesis'].strip()}",
+        f"*Hypothesis, written down before:* {_config(folder)['study']['hypothesis'].strip()}",
         common,
         f"*Answer by the rule:* {answer}",
         _reading(name, second),
@@ -74,9 +74,10 @@ def _page(folder: Path) -> str:
 
 def _again(folder: Path) -> str:
     """The command that repeats the study, or in what the study has changed since its rows were made."""
-    name = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["command"].split()[2]
-    then, now = _study(folder), load_study(name).record()
-    listed = next(path.stem for path in sorted(PROMPTS.glob("*.txt")) if read_prompts(path.stem) == then["prompts"])
+    config = _config(folder)
+    name, then = config["command"].split()[2], config["study"]
+    now = load_study(name).record()
+    listed = next((path.stem for path in sorted(PROMPTS.glob("*.txt")) if read_prompts(path.stem) == then["prompts"]), "LIST")
     prompts = "" if now["prompts"] == then["prompts"] else f" prompts={listed}"
     changed = ", ".join(f"`{key}`" for key in ASKED if now[key] != then[key])
     if changed:
@@ -96,7 +97,7 @@ def _overview() -> str:
     rows = []
     for folder in _folders():
         _, _, answer, *_ = _report(folder).strip().split("\n\n")
-        rows.append(f"| [{folder.name}]({folder.name}.md) | {_study(folder)['question']} | {answer} |")
+        rows.append(f"| [{folder.name}]({folder.name}.md) | {_config(folder)['study']['question']} | {answer} |")
     return "\n".join(["| study | question | answer by the rule |", "|---|---|---|", *rows])
 
 
