@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .registry import make, names, register
     from .report import MergeReport
     from .session import MergeSession
-    from .sites import Site, register_family
+    from .sites import Layout, Rows, Site, register_family
 
 _HOMES = {
     "applying": "attach merging",
@@ -29,13 +29,14 @@ _HOMES = {
     "registry": "make names register",
     "report": "MergeReport",
     "session": "MergeSession",
-    "sites": "Site register_family",
+    "sites": "Layout Rows Site register_family",
 }
 _HOME = {name: module for module, line in _HOMES.items() for name in line.split()}
 
 __version__ = "0.1.0"
 __all__ = [
     "LayerContext",
+    "Layout",
     "MergePlan",
     "MergeReport",
     "MergeSession",
@@ -44,6 +45,7 @@ __all__ = [
     "RatioSchedule",
     "ReadyPlan",
     "Reduction",
+    "Rows",
     "SimilarityMetric",
     "Site",
     "WindowSchedule",

@@ -18,6 +18,7 @@ def merging(
     share: Iterable[str] | None = None,
     gate: str | Mapping[str, Mapping[str, Any]] = "none",
     proportional: bool | None = None,
+    rotary: str | None = None,
     seed: int = 0,
     strict: bool = False,
     **settings: Any,  # noqa: ANN401
@@ -29,14 +30,17 @@ def merging(
     Args:
         target: a diffusers pipeline, its denoiser, a ControlNet, or a model of a registered family.
         strategy: a name, a mapping with ``name``, or a strategy.
-        roles: which parts of a block run on merged tokens: "self_attention", "key_value", "cross_attention", "feed_forward".
+        roles: which parts of a block run on merged tokens: "self_attention", "key_value", "cross_attention", "feed_forward"; or
+            "block", all of it.
         refresh: the number of steps that a plan is used for.
         levels: merge on this many of the finest grids.
         share: "cfg": one plan for both halves of guidance; "grid": one plan a step for all sites of a grid; both; or ``()``.
             Where "cfg" is only the strategy's default, it holds if the pipeline says that it guides.
         gate: "none"; "auto" to skip sites where merging would cost more time than it saves; or what ``gates()`` of an earlier
             session returned.
-        proportional: whether a merged key counts as often in self-attention as it has tokens.
+        proportional: whether a merged key counts as often in self-attention as it has tokens; None also means True where text
+            attends beside the image.
+        rotary: how "key_value" merges keys that were rotated by their positions, as in :class:`mergekit_diff.options.Options`.
         seed: of all noise.
         strict: raise where a session that merged nothing would warn.
         **settings: the strategy's own, such as ``ratio=0.5``.
@@ -61,7 +65,7 @@ def merging(
     >>> session.report().tokens
     (64, 32)
     """
-    options = Options(roles, refresh, levels, share, gate, proportional, seed, strict)
+    options = Options(roles, refresh, levels, share, gate, proportional, rotary, seed, strict)
     return MergeSession(target, strategy_of(strategy, settings), options)
 
 

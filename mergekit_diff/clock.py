@@ -1,9 +1,11 @@
 """Where in the denoising the current call of the denoiser is: image, step, call within the step, and progress."""
 
-from itertools import pairwise
 from typing import Any
 
 import torch
+
+from .sites import TIMES
+from .timesteps import Timesteps
 
 TRAIN_TIMESTEPS = 1000
 
@@ -11,18 +13,21 @@ TRAIN_TIMESTEPS = 1000
 class Clock:
     """Counts images and steps from the timesteps that a denoiser is called with.
 
-    With a scheduler, a new image begins when ``scheduler.timesteps`` is a new object. For a bare denoiser it begins when the
-    timestep rises, or repeats more often than the most calls per step seen so far. Equal timesteps in a row are one step.
+    With a scheduler, a new image begins when ``scheduler.timesteps`` is a new object, and a step is a place among them: where the
+    scheduler says it is, else the one nearest to the timestep. For a bare denoiser an image begins when the noise rises, or when
+    a timestep repeats, with as many rows, more often than the most calls per step seen so far. Equal timesteps in a row are one
+    step.
 
     Args:
         pipe: a diffusers pipeline, whose scheduler may be replaced at any time, or None.
+        time: what the denoiser is called with, a key of ``mergekit_diff.sites.TIMES``.
     """
 
-    def __init__(self, pipe: Any | None) -> None:  # noqa: ANN401
-        self._pipe = pipe
-        self._timesteps: Any = None
+    def __init__(self, pipe: Any | None, time: str = "t") -> None:  # noqa: ANN401
+        self._pipe, self._noise_at = pipe, TIMES[time]
+        self._schedule: Timesteps | None = None
         self._calls_per_step: int | None = None
-        self._course: tuple[float, float, int | None] = (0.0, 0.0, None)
+        self._rows, self._most_rows = 0, 0
         self.image = -1
         self.start_image()
 
@@ -31,52 +36,73 @@ class Clock:
         self.image += 1
         self.step, self.call, self._last = -1, 0, None
 
-    def tick(self, timestep: Any) -> None:  # noqa: ANN401
-        """Record that the denoiser is called with ``timestep``, a number or a tensor."""
-        t = float(timestep.flatten()[0] if isinstance(timestep, torch.Tensor) else timestep)
-        if self._last is not None and self._is_new_image(t):
+    def tick(self, timestep: Any, rows: int = 1) -> None:  # noqa: ANN401
+        """Record that the denoiser is called.
+
+        Args:
+            timestep: a number or a tensor; of several the one with the most noise counts, since tokens may be clean.
+            rows: of the batch.
+        """
+        t = self._noisiest(timestep)
+        if self._last is not None and self._is_new_image(t, rows):
             self.start_image()
-        if t == self._last:
-            self.call += 1
-            return
+        self._rows = rows
         if self._last is None:
-            self._timesteps = getattr(self._scheduler, "timesteps", None)
-            self._course = self._ahead(t)
+            self._schedule = Timesteps.of(self._scheduler, self._noise_at(t))
+        elif not self._has_moved_on(t):
+            self.call += 1
+            self._most_rows = max(self._most_rows, rows)
+            return
         else:
             self._calls_per_step = max(self._calls_per_step or 1, self.call + 1)
-        self.step, self.call, self._last = self.step + 1, 0, t
+        self.step = self.step + 1 if self._schedule is None else self._schedule.step
+        self.call, self._last, self._most_rows = 0, t, rows
+
+    @property
+    def partial(self) -> bool:
+        """Whether this call has fewer rows than another one of its step, as the third one of skip-layer guidance does."""
+        return self._rows < self._most_rows
 
     @property
     def timestep(self) -> float:
-        """The timestep of the latest call."""
+        """The timestep of the latest call, as the denoiser got it."""
         return 0.0 if self._last is None else self._last
 
     @property
     def num_steps(self) -> int | None:
         """Number of steps of this image; None without a scheduler."""
-        return self._course[2]
+        return None if self._schedule is None else self._schedule.num_steps
 
     @property
     def progress(self) -> float:
-        """0 at the first timestep seen, 1 at the last of the schedule."""
-        first, last, _ = self._course
-        fraction = (first - self.timestep) / (first - last) if first != last else 0.0
+        """0 at the first timestep seen, 1 at the last of the schedule; without one, at no noise."""
+        if self._schedule is not None:
+            return self._schedule.progress
+        fraction = 0.0 if self._last is None else 1 - self._noise_at(self._last) / TRAIN_TIMESTEPS
         return min(1.0, max(0.0, fraction))
 
     @property
     def _scheduler(self) -> Any | None:  # noqa: ANN401
         return getattr(self._pipe, "scheduler", None)
 
-    def _is_new_image(self, t: float) -> bool:
-        if self._scheduler is not None:
-            return self._scheduler.timesteps is not self._timesteps
-        beyond = self._calls_per_step is not None and self.call + 1 >= self._calls_per_step
-        return t > self.timestep or (t == self._last and beyond)
+    def _noisiest(self, timestep: Any) -> float:  # noqa: ANN401
+        if not isinstance(timestep, torch.Tensor):
+            return float(timestep)
+        if timestep.numel() == 1:
+            return float(timestep)
+        values = timestep.flatten()
+        return float(values.max() if self._noise_at(1.0) > self._noise_at(0.0) else values.min())
 
-    def _ahead(self, t: float) -> tuple[float, float, int | None]:
-        """First and last timestep and the number of steps of an image that begins at ``t``."""
-        if self._timesteps is None:
-            return float(TRAIN_TIMESTEPS), 0.0, None
-        all_steps = [float(s) for s in self._timesteps]
-        rest = all_steps[all_steps.index(t) :] if t in all_steps else all_steps
-        return t, rest[-1], 1 + sum(a != b for a, b in pairwise(rest))
+    def _is_new_image(self, t: float, rows: int) -> bool:
+        timesteps = getattr(self._scheduler, "timesteps", None)
+        if timesteps is not None:
+            return self._schedule is None or timesteps is not self._schedule.timesteps
+        beyond = self._calls_per_step is not None and self.call + 1 >= self._calls_per_step
+        again = t == self._last and beyond and rows >= self._most_rows
+        return self._noise_at(t) > self._noise_at(self.timestep) or again
+
+    def _has_moved_on(self, t: float) -> bool:
+        """Whether a call belongs to another step than the last one."""
+        if self._schedule is None:
+            return t != self._last
+        return self._schedule.move(self._noise_at(t), t != self._last)

@@ -10,16 +10,18 @@ from torch.utils._pytree import tree_leaves
 
 from .ledger import Call, Place
 from .planner import Tokens
+from .sites import Layout
 
 MAX_GRAPHS = 64  # of one compiled session; torch's own limit is 8
 Visits = list[tuple[Place, Tokens]]
+Inputs = tuple[Any, ...]
 
 
 class Compiled:
     """A model whose ``forward`` is compiled until it is put back.
 
     A graph works on tensors alone, so which plans are due is settled before each call. The places where plans are needed are
-    learned from the first call with inputs of new shapes, which runs eagerly.
+    learned from the first call with inputs of new shapes and layouts, which runs eagerly.
 
     Args:
         model: the denoiser.
@@ -42,13 +44,13 @@ class Compiled:
         self._visits: dict[Any, Visits] = {}
         model.forward = forward
 
-    def visits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Visits:
-        """The places that a call with inputs of these shapes reaches; none before the first one."""
-        return self._visits.get(_shapes(args, kwargs), [])
+    def visits(self, inputs: Inputs) -> Visits:
+        """The places that a call with inputs of these shapes and layouts reaches; none before the first one."""
+        return self._visits.get(inputs, [])
 
-    def learn(self, args: tuple[Any, ...], kwargs: dict[str, Any], calls: Iterable[Call]) -> None:
+    def learn(self, inputs: Inputs, calls: Iterable[Call]) -> None:
         """Remember which places a call reached."""
-        self._visits[_shapes(args, kwargs)] = [(call.place, call.tokens) for call in calls]
+        self._visits[inputs] = [(call.place, call.tokens) for call in calls]
 
     def put_back(self) -> None:
         """Restore the model's ``forward``, also if other code had replaced it before."""
@@ -57,6 +59,6 @@ class Compiled:
             self._model.forward = self._own
 
 
-def _shapes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """What of a call's arguments decides which plans it needs."""
-    return tuple((t.shape, t.dtype, t.device) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
+def inputs_of(layouts: tuple[Layout | None, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
+    """What of a call decides which plans it needs: shapes alone do not tell 32x64 tokens from 64x32."""
+    return layouts, tuple((t.shape, t.dtype, t.device) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))

@@ -17,10 +17,10 @@ class LayerContext:
 
     Args:
         site: name of the transformer block in its model.
-        role: "self_attention", "key_value", "cross_attention" or "feed_forward"; where several share a plan, the first of these.
+        role: one of ``mergekit_diff.sites.ROLES``; where several share a plan, the first of these.
         stage: "down", "mid" or "up" of a U-Net, else None.
         depth: number of sites before this one, in [0, num_sites).
-        num_sites: number of sites in the session.
+        num_sites: number of sites of a denoiser in the session.
         grid: the tokens' layout; ``prod(grid) == N``.
         level: 0 for the finest grid that has attention in this model, 1 for the next.
         step: number of denoising steps of this image before this one.

@@ -103,13 +103,17 @@ def _code(strategy: MergeStrategy) -> str:
 def _saved(place: Place, role: str, plan: Plan, x: Tensor, linear: float, attention: float) -> float:
     """Seconds that merging saves in one layer: linear maps run over fewer tokens, attention over fewer pairs."""
     site = place.site
-    module = site.roles["self_attention" if role == "key_value" else role]
+    if role == "block":
+        return sum(_saved(place, part, plan, x, linear, attention) for part in site.roles if part != "block")
     batch, n, width = x.shape
     m = plan.num_groups
     pairs = {"self_attention": n * n - m * m, "key_value": n * n - n * m}.get(role, 0)
     of_words = {"self_attention": None, "key_value": True, "cross_attention": False, "feed_forward": None}[role]
-    weights = _weights(module, lambda name: of_words is None or (name.split(".")[0] in site.key_value_maps) is of_words)
-    return 2 * batch * (n - m) * weights * linear + 4 * batch * pairs * width * attention
+    parts = site.parts(role)
+    weights = sum(
+        _weights(p, lambda name: of_words is None or (name.split(".")[0] in site.key_value_maps) is of_words) for p in parts
+    )
+    return 2 * batch * (n - m) * weights * linear + 4 * batch * pairs * width * attention * len(parts)
 
 
 def _weights(module: nn.Module, counts: Callable[[str], bool]) -> int:

@@ -1,26 +1,22 @@
 """The hooks of one site, torch's own: plan before the block, merge before a submodule, unmerge after it."""
 
-import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .arguments import Arguments, Signature, check_arguments
 from .plan import Plan
-from .sites import Site
-
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-def first_name(module: nn.Module) -> str:
-    """The name of the first argument of a module's ``forward``."""
-    return next(iter(inspect.signature(module.forward).parameters))
+from .rows import representatives, selected, within
+from .scores import Scores, with_merged_keys, with_sizes
+from .sites import Layout, Site
 
 
-def argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:  # noqa: ANN401
-    """An argument, whether it was passed by position or by keyword; None if it was not passed."""
-    return args[position] if len(args) > position else kwargs.get(name)
+def line(x: Tensor) -> Layout:
+    """The layout of a (B, N, C) sequence that holds the tokens alone, in a line."""
+    return Layout((x.shape[1],))
 
 
 class SiteHooks:
@@ -29,9 +25,13 @@ class SiteHooks:
     Args:
         site: where.
         roles: which of its roles.
-        choose: called with the block's (B, N, C) input; returns the plan that all roles but "key_value" share, and that of
+        choose: called with the block's (B, L, C) input; returns the plan that all roles but "key_value" share, and that of
             "key_value"; None where nothing is merged.
-        proportional: whether the logarithms of the keys' group sizes are added to the scores of self-attention.
+        layout: called with the same; where the grid's tokens are in it.
+        proportional: whether the logarithms of the keys' group sizes are added to the scores of self-attention; None is where
+            tokens that do not merge attend beside those that may, which would otherwise gain weight.
+        rotary: how keys merge that are rotated by their positions, as in :func:`mergekit_diff.scores.with_merged_keys`.
+        bypassed: called if self-attention ran without ``scaled_dot_product_attention``, where it should have been changed.
     """
 
     def __init__(
@@ -39,68 +39,168 @@ class SiteHooks:
         site: Site,
         roles: tuple[str, ...],
         choose: Callable[[Tensor], tuple[Plan | None, Plan | None]],
-        proportional: bool = False,
+        layout: Callable[[Tensor], Layout] = line,
+        *,
+        proportional: bool | None = False,
+        rotary: str = "values",
+        bypassed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.site, self.roles, self.choose, self.proportional = site, roles, choose, proportional
+        self.site, self.choose, self.layout, self.bypassed = site, choose, layout, bypassed
+        self.roles = tuple(role for role in roles if site.offers(role))
+        self.proportional, self.rotary = proportional, rotary if site.rotary else "before"
         self.plan: Plan | None = None
         self.key_value: Plan | None = None
+        self._is_sized = False
+        self._place = Layout(())
+        self._whole: tuple[Tensor, Tensor] | None = None
 
     def attach(self) -> list[RemovableHandle]:
         """Register the hooks; the handles remove them."""
-        names = {role: first_name(module) for role, module in self.site.roles.items()}
-        name = first_name(self.site.block)
-
-        def before_block(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.plan, self.key_value = self.choose(argument(args, kwargs, 0, name))
-
-        handles = [self.site.block.register_forward_pre_hook(before_block, with_kwargs=True)]
-        for role, module in self.site.roles.items():
-            if role in self.roles or (role == "self_attention" and "key_value" in self.roles):
-                handles += self._attach_role(role, module, names[role])
+        before = partial(self._before_block, Signature(self.site.block))
+        handles = [self.site.block.register_forward_pre_hook(before, with_kwargs=True)]
+        if "block" in self.roles:
+            handles.append(self.site.block.register_forward_hook(self._after_block))
+        for role in self.site.roles:
+            for part in self.site.parts(role) if role != "block" else ():
+                if role in self.roles or (role == "self_attention" and self._changes_attention):
+                    handles += self._attach_part(role, part)
+        for attention in self.site.parts("self_attention") if self._changes_attention else ():
+            handles += self._attach_scores(attention)
         return handles
 
-    def _attach_role(self, role: str, module: nn.Module, name: str) -> list[RemovableHandle]:
+    @property
+    def _changes_attention(self) -> bool:
+        sized = self.site.key_value is None if self.proportional is None else self.proportional
+        return "key_value" in self.roles or (sized and not {"self_attention", "block"}.isdisjoint(self.roles))
+
+    def _before_block(
+        self, signature: Signature, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments | None:
+        arguments = signature.read(args, kwargs)
+        x: Tensor = arguments[signature.first]
+        self.plan, self.key_value = self.choose(x)
+        self._place, self._whole = self.layout(x), None
+        beside = self.site.joint or x.shape[1] > self._place.number
+        self._is_sized = beside if self.proportional is None else self.proportional
+        if self.plan is None or "block" not in self.roles:
+            return None
+        check_arguments(self.site, "block", arguments, self._place)
+        merged = within(x, self._place, self.plan.num_tokens, self.plan.merge)
+        self._whole = x, merged
+        return signature.place(args, kwargs, self._followed(arguments, x, merged))
+
+    def _after_block(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401
+        if self._whole is None or self.plan is None:
+            return output
+        (x, merged), plan, place = self._whole, self.plan, self._place
+        self._whole = None
+
+        def back(y: Tensor) -> Tensor:
+            begin = place.begin(x.shape[1], plan.num_tokens)
+            before, after = x.narrow(1, begin, plan.num_tokens), merged.narrow(1, begin, plan.num_groups)
+            return before + plan.unmerge(y - after)
+
+        return _in_output(output, (self.site.output,), lambda y: within(y, place, plan.num_groups, back))
+
+    def _attach_part(self, role: str, part: nn.Module) -> list[RemovableHandle]:
+        signature = Signature(part)
+
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
             plan = self.plan if role in self.roles else None
-            key_value = self.key_value if role == "self_attention" else None
-            if plan is None and key_value is None:
+            keys = self._merged_keys() if role == "self_attention" and not self._at_scores(signature) else None
+            if plan is None and keys is None:
                 return None
-            x: Tensor = argument(args, kwargs, 0, name)
-            self._check(role, name, x, args, kwargs)
-            kwargs = dict(kwargs)
-            if key_value is not None:
-                kwargs[self.site.key_value] = key_value.merge(x)
-            keys = key_value or plan
-            if role == "self_attention" and keys is not None and self.proportional:
-                kwargs[self.site.key_bias] = keys.sizes.log().expand(len(x), -1)[:, None].to(x.dtype)
-            merged = x if plan is None else plan.merge(x)
-            if args:
-                return (merged, *args[1:]), kwargs
-            return args, {**kwargs, name: merged}
+            arguments = signature.read(args, kwargs)
+            x: Tensor = arguments[signature.first]
+            check_arguments(self.site, role, arguments, self._place)
+            changes: dict[str, Any] = {}
+            if plan is not None:
+                changes = self._followed(arguments, x, within(x, self._place, plan.num_tokens, plan.merge))
+            if keys is not None and keys is self.key_value and self.site.key_value is not None:
+                if arguments.get(self.site.key_value) is not None:
+                    reason = f"expected no '{self.site.key_value}', since key_value merges the block's own tokens"
+                    raise ValueError(f"{self.site.name} {role}: {reason}")
+                changes[self.site.key_value] = within(x, self._place, keys.num_tokens, keys.merge)
+            if keys is not None and self._is_sized:
+                changes[self.site.key_bias] = keys.sizes.log().expand(len(x), -1)[:, None].to(x.dtype)
+            return signature.place(args, kwargs, changes)
 
         def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401
-            if self.plan is None or role not in self.roles:
+            plan, place = self.plan, self._place
+            if plan is None or role not in self.roles:
                 return output
-            if isinstance(output, tuple):
-                return (self.plan.unmerge(output[0]), *output[1:])
-            return self.plan.unmerge(output)
+            return _in_output(output, self.site.outputs, lambda y: within(y, place, plan.num_groups, plan.unmerge))
 
-        return [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
+        return [part.register_forward_pre_hook(before, with_kwargs=True), part.register_forward_hook(after)]
 
-    def _check(self, role: str, name: str, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuse arguments with a value per token, which no longer fit merged tokens."""
-        plan = self.plan or self.key_value
-        assert plan is not None
-        where = f"{self.site.name} {role}"
-        others = kwargs.get(self.site.key_value) if role == "cross_attention" else None
-        words = others.shape[1] if isinstance(others, Tensor) else -1
-        if x.shape[1] != plan.num_tokens:
-            raise ValueError(f"{where}: expected {plan.num_tokens} tokens, got {x.shape[1]}; chunked calls cannot be merged")
-        for key, value in [*((f"argument {i}", a) for i, a in enumerate(args[1:], 1)), *kwargs.items()]:
-            if value is None or key == name or key in self.site.passes:
-                continue
-            per_token = isinstance(value, Tensor) and plan.num_tokens in value.shape and value.shape[-1] != words
-            if per_token or key in self.site.refuses:
-                raise ValueError(f"{where}: '{key}' has a value for every token, which this site cannot merge; leave it out")
-        if self.key_value is not None and role == "self_attention" and kwargs.get(self.site.key_value) is not None:
-            raise ValueError(f"{where}: expected no '{self.site.key_value}', since key_value merges the block's own tokens")
+    def _followed(self, arguments: dict[str, Any], x: Tensor, merged: Tensor) -> dict[str, Any]:
+        """What changes among a call's arguments: the tokens, wherever they are passed, and the rows that follow them."""
+        assert self.plan is not None
+        changes: dict[str, Any] = {name: merged for name, value in arguments.items() if value is x}
+        rows = [rows for rows in self.site.rows if arguments.get(rows.argument) is not None]
+        if rows:
+            index = representatives(self.plan, len(x), x.device)
+            for each in rows:
+                changes[each.argument] = selected(arguments[each.argument], each, self._place, index)
+        return changes
+
+    def _merged_keys(self) -> Plan | None:
+        """The plan by which the keys of self-attention are merged."""
+        if self.key_value is not None:
+            return self.key_value
+        return None if {"self_attention", "block"}.isdisjoint(self.roles) else self.plan
+
+    def _at_scores(self, signature: Signature) -> bool:
+        """Whether an attention is changed inside ``scaled_dot_product_attention``, not by its arguments."""
+        return self.site.key_value is None or (bool(self.proportional) and self.site.key_bias not in signature.names)
+
+    def _attach_scores(self, attention: nn.Module) -> list[RemovableHandle]:
+        if not self._at_scores(Signature(attention)):
+            return []
+        scores, handles = Scores(self._rescored), []
+
+        def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if self.key_value is not None or (self._is_sized and self._merged_keys() is not None):
+                scores.enter()
+
+        def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
+            if not scores.leave() and output is not None:
+                self.bypassed()
+
+        if "key_value" in self.roles and self.rotary == "before":
+            for name in sorted(self.site.key_value_maps):
+                handles += self._attach_projection(attention, name)
+        handles.append(attention.register_forward_pre_hook(enter))
+        handles.append(attention.register_forward_hook(leave, always_call=True))
+        return handles
+
+    def _rescored(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        plan = self._merged_keys()
+        if plan is None:
+            return arguments
+        if self.key_value is not None:
+            arguments = with_merged_keys(arguments, plan, self._place, self.rotary)
+        return with_sizes(arguments, plan, self._place) if self._is_sized else arguments
+
+    def _attach_projection(self, attention: nn.Module, name: str) -> list[RemovableHandle]:
+        """Run a map of an attention's tokens to keys or values on merged ones; the rotation needs them at all positions."""
+        projection = getattr(attention, name, None)
+        if projection is None or getattr(attention, "fused_projections", False):
+            raise ValueError(f"{self.site.name}: expected separate {', '.join(sorted(self.site.key_value_maps))}, got fused ones")
+
+        def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            plan = self.key_value
+            return None if plan is None else (within(args[0], self._place, plan.num_tokens, plan.merge), *args[1:])
+
+        def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            plan = self.key_value
+            return output if plan is None else within(output, self._place, plan.num_groups, plan.unmerge)
+
+        return [projection.register_forward_pre_hook(before), projection.register_forward_hook(after)]
+
+
+def _in_output(output: Any, places: tuple[int, ...], change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
+    """Change the tokens in what a module returns, a tensor or several."""
+    if not isinstance(output, tuple):
+        return change(output)
+    return tuple(change(each) if i in places and each is not None else each for i, each in enumerate(output))

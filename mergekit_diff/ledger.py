@@ -80,7 +80,7 @@ class Ledger:
                 tally.count(grid, call.ctx.step, before, after, asked)
             tally.gate = call.turn.gate
             if call.made:
-                self._note(tally, call.ctx, plan)
+                self._note(tally, call, plan)
             if call.made and asked is not None and (reason := shortfall(self.strategy, call.ctx, before, after, asked)):
                 tally.short[reason] = None
             if plan is not None and after < before:
@@ -89,17 +89,31 @@ class Ledger:
     def note_left_out(self, merged: set[str], levels: int | None) -> None:
         """Note why nothing happens at the sites that are not in ``merged``, and in roles that a block does not have."""
         for (name, role), tally in self._tallies.items():
-            if name not in merged:
+            if not tally.site.offers(role):
+                tally.notes[tally.site.lacks(role)] = None
+            elif name not in merged:
                 tally.notes[f"level {tally.site.level} is left out (levels={levels})"] = None
-            elif role not in tally.site.roles and role != "key_value":
-                tally.notes[f"this block has no {role}"] = None
 
-    def _note(self, tally: Tally, ctx: LayerContext, plan: Plan | None) -> None:
+    def note_replaced(self, default: Sequence[str]) -> None:
+        """Note which of the strategy's default roles no site offers."""
+        roles = {role for _, role in self._tallies}
+        for role in (role for role in default if role not in roles):
+            for tally in self._tallies.values():
+                tally.notes[f"instead of {role}: {tally.site.lacks(role)}"] = None
+
+    def note(self, site: str, reason: str) -> None:
+        """Note what happened at a site."""
+        for (name, _), tally in self._tallies.items():
+            if name == site:
+                tally.notes[reason] = None
+
+    def _note(self, tally: Tally, call: Call, plan: Plan | None) -> None:
+        ctx = call.ctx
         if plan is None:
             tally.notes["the strategy left it alone"] = None
         elif plan.num_groups == plan.num_tokens:
             tally.notes["every token was kept (M = N)"] = None
-        if self.strategy.batch_shared:
+        if self.strategy.batch_shared or (call.turn.seen.together and call.tokens.batch > 1):
             tally.notes["batch-shared"] = None
         for schedule in schedules(self.strategy):
             if isinstance(schedule, WindowSchedule) and (size := schedule(ctx)) != (inside := cut(schedule, ctx)):

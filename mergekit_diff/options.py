@@ -7,6 +7,7 @@ from typing import Any
 
 from .components import MergeStrategy
 from .registry import one_of
+from .scores import ROTARY
 from .sites import ROLES
 
 SHARE = ("cfg", "grid")
@@ -18,15 +19,19 @@ class Options:
     """What :func:`mergekit_diff.merging` takes besides a strategy and its settings; None takes the strategy's default.
 
     Args:
-        roles: any of "self_attention", "key_value", "cross_attention", "feed_forward".
+        roles: any of "self_attention", "key_value", "cross_attention", "feed_forward", or "block" alone.
         refresh: the number of steps that a plan is used for.
         levels: merge on this many of the finest grids; None may also mean all.
-        share: "cfg": rows are [uncond, cond], and both halves use the conditional half's plan; "grid": sites of one grid share
-            a plan within a step.
+        share: "cfg": both halves of guidance use the conditional half's plan; "grid": sites of one grid share a plan within a
+            step.
         gate: "none" merges wherever possible; "auto" skips a site where merging takes more time than it saves on this device;
             what ``gates()`` of an earlier session returned repeats its decisions.
         proportional: whether a merged key counts as often in self-attention as it has tokens: the logarithm of its group's
-            size is added to its scores (proportional attention, Bolya et al. 2023, arXiv 2210.09461).
+            size is added to its scores (proportional attention, Bolya et al. 2023, arXiv 2210.09461). None also means True
+            where other tokens attend beside them: without it the text would gain weight even if copies merge.
+        rotary: how "key_value" merges keys that were rotated by their positions: "values" (the representative's key, the mean of
+            the values), "pick" (its key and value), "mean" (the mean of both), "before" (tokens merge before they are projected,
+            and are rotated at the representative's position, as in the other roles). None is "values".
         seed: seed of all noise.
         strict: raise where a session that merged nothing would warn.
 
@@ -43,6 +48,7 @@ class Options:
     share: Iterable[str] | None = None
     gate: str | Mapping[str, Mapping[str, Any]] = "none"
     proportional: bool | None = None
+    rotary: str | None = None
     seed: int = 0
     strict: bool = False
 
@@ -51,10 +57,14 @@ class Options:
             object.__setattr__(self, "roles", _words(self.roles, ROLES, "role"))
             if not self.roles:
                 raise ValueError(f"expected at least one role, got none; possible: {', '.join(ROLES)}")
+            if "block" in self.roles and len(self.roles) > 1:
+                raise ValueError(f"expected role 'block' alone, since it includes the others; got {', '.join(self.roles)}")
         if self.share is not None:
             object.__setattr__(self, "share", _words(self.share, SHARE, "share"))
         if self.proportional is not None and type(self.proportional) is not bool:
             raise ValueError(f"expected proportional to be True, False or None, got {self.proportional!r}")
+        if self.rotary is not None:
+            one_of(self.rotary, ROTARY, "rotary")
         if not isinstance(self.gate, Mapping):
             one_of(self.gate, GATES, "gate")
         elif not all(isinstance(each, Mapping) and "merges" in each for each in self.gate.values()):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .clock import Clock
@@ -34,6 +35,30 @@ class Tokens:
         return cls(grid, x.shape[0], x.shape[1], x.dtype, x.device)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Which rows of a batch a strategy sees.
+
+    Args:
+        parts: 2 if the rows are the halves of guidance and the plan comes from one of them alone, else 1.
+        part: which of them.
+        together: whether these rows get one plan, from all of them: then they are seen as one row of longer tokens.
+    """
+
+    parts: int = 1
+    part: int = 0
+    together: bool = False
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The rows of (B, N, C) tokens whose plan is asked for."""
+        size = len(x) // self.parts
+        return x[size * self.part : size * (self.part + 1)]
+
+    def folded(self, rows: Tensor) -> Tensor:
+        """(1, N, B * C) if the rows get one plan, else the same (B, N, C)."""
+        return rearrange(rows, "b n c -> 1 n (b c)") if self.together and len(rows) > 1 else rows
+
+
 @dataclass
 class Turn:
     """A plan that is due or in use: what it is made from, and what decides how long it is used. Only the planner writes it.
@@ -41,7 +66,7 @@ class Turn:
     Args:
         strategy: makes the plan; its schedules are replaced by what they returned for ``ctx``.
         ctx: where and when the plan is made, with its noise.
-        halves: 2 if the rows are [uncond, cond] and the plan comes from the conditional half alone, else 1.
+        seen: the rows that the strategy sees.
         tokens: the layout that the plan is for.
         image: index of the image that it was made for.
         settings: what the schedules returned.
@@ -56,7 +81,7 @@ class Turn:
 
     strategy: MergeStrategy
     ctx: LayerContext
-    halves: int
+    seen: Seen
     tokens: Tokens
     image: int
     settings: tuple[Any, ...]
@@ -81,7 +106,9 @@ class Planner:
         clock: gives image, step and call.
         sites: those of the session.
         refresh: the age in steps at which a plan is made anew.
+        num_sites: how many of them one denoiser has.
         by_grid: whether the sites of one grid share the first one's plan within a step.
+        by_step: whether all calls of a step share the first one's plan.
         seed: all noise is drawn from (seed, step, site).
 
     Raises:
@@ -89,10 +116,19 @@ class Planner:
     """
 
     def __init__(
-        self, strategy: MergeStrategy, clock: Clock, sites: Sequence[Site], *, refresh: int, by_grid: bool, seed: int
+        self,
+        strategy: MergeStrategy,
+        clock: Clock,
+        sites: Sequence[Site],
+        *,
+        num_sites: int,
+        refresh: int,
+        by_grid: bool,
+        by_step: bool,
+        seed: int,
     ) -> None:
-        self.strategy, self.clock = strategy, clock
-        self.num_sites, self.refresh, self.by_grid, self.seed = len(sites), refresh, by_grid, seed
+        self.strategy, self.clock, self.num_sites, self.refresh = strategy, clock, num_sites, refresh
+        self.by_grid, self.by_step, self.seed = by_grid, by_step, seed
         self._signals = Signals(strategy, sites)
         self._kept: dict[tuple[Any, ...], Turn] = {}
         self._settled: dict[tuple[Any, ...], MergeStrategy] = {}
@@ -115,13 +151,13 @@ class Planner:
             still=torch.empty(0),
         )
 
-    def turn(self, ctx: LayerContext, tokens: Tokens, halves: int) -> Turn:
+    def turn(self, ctx: LayerContext, tokens: Tokens, seen: Seen) -> Turn:
         """The plan to use here and now: one that is still valid, or one that is due.
 
         Args:
             ctx: from :meth:`context`.
             tokens: layout of the block's input.
-            halves: as in :class:`Turn`.
+            seen: as in :class:`Turn`.
 
         Raises:
             ValueError: the tokens do not fit the grid.
@@ -132,32 +168,32 @@ class Planner:
             )
         key = self._key(ctx)
         kept = self._kept.get(key)
-        if kept is not None and self._holds(kept, ctx, (tokens, halves)):
+        if kept is not None and self._holds(kept, ctx, (tokens, seen)):
             kept.checked = ctx.step
             return kept
-        self._kept[key] = self.due(ctx, tokens, halves)
+        self._kept[key] = self.due(ctx, tokens, seen)
         return self._kept[key]
 
-    def due(self, ctx: LayerContext, tokens: Tokens, halves: int) -> Turn:
+    def due(self, ctx: LayerContext, tokens: Tokens, seen: Seen) -> Turn:
         """A plan that is due here and now; unlike that of :meth:`turn`, it is not kept."""
         settings = self._settings(ctx)
         if settings not in self._settled:
             self._settled[settings] = settled(self.strategy, ctx)
-        last, since = self._last(ctx, (tokens, halves), settings)
+        last, since = self._last(ctx, (tokens, seen), settings)
         ctx = dataclasses.replace(
             ctx,
             noise=self._noise(f"{self.seed}/{ctx.step}/{ctx.site}", tokens),
             still=self._noise(f"{self.seed}/still/{ctx.site}", tokens),
             signals={} if last is None else {"last_plan": last},
         )
-        return Turn(self._settled[settings], ctx, halves, tokens, self.clock.image, settings, ctx.step, since)
+        return Turn(self._settled[settings], ctx, seen, tokens, self.clock.image, settings, ctx.step, since)
 
     @torch.no_grad()
     def plan(self, x: Tensor, turn: Turn) -> Plan | None:
         """The plan of a turn for (B, N, C) tokens, made if it is due; this is the only place where plans are made."""
         if turn.due:
-            rows = x[len(x) // turn.halves * (turn.halves - 1) :]
-            plan = turn.strategy.plan(rows, self._signals.added(turn.ctx, rows))
+            rows = turn.seen.rows(x)
+            plan = turn.strategy.plan(turn.seen.folded(rows), self._signals.added(turn.ctx, rows, turn.seen.folded))
             turn.chosen = plan if "last_plan" in self._signals.words else None
             if isinstance(plan, MergePlan):
                 plan = plan.repeat(len(x) // len(plan.assign))
@@ -174,12 +210,12 @@ class Planner:
 
     def _key(self, ctx: LayerContext) -> tuple[Any, ...]:
         """What has a plan of its own within a step."""
-        return ctx.grid if self.by_grid else ctx.site, self.clock.call, ctx.role
+        return ctx.grid if self.by_grid else ctx.site, 0 if self.by_step else self.clock.call, ctx.role
 
-    def _last(self, ctx: LayerContext, layout: tuple[Tokens, int], settings: tuple[Any, ...]) -> tuple[Plan | None, int]:
+    def _last(self, ctx: LayerContext, layout: tuple[Tokens, Seen], settings: tuple[Any, ...]) -> tuple[Plan | None, int]:
         """The plan to give as ``last_plan``, and the step since which such plans have been given in turn."""
         kept = self._kept.get(self._key(ctx)) if "last_plan" in self._signals.words else None
-        if kept is None or kept.image != self.clock.image or (kept.tokens, kept.halves) != layout:
+        if kept is None or kept.image != self.clock.image or (kept.tokens, kept.seen) != layout:
             return None, ctx.step
         if _windows(kept.settings) != _windows(settings):
             return None, ctx.step
@@ -194,8 +230,8 @@ class Planner:
         """What the strategy's schedules return here and now."""
         return tuple(s(ctx) if isinstance(s, RatioSchedule) else (s(ctx), s.offset(ctx)) for s in schedules(self.strategy))
 
-    def _holds(self, kept: Turn, ctx: LayerContext, layout: tuple[Tokens, int]) -> bool:
-        if kept.image != self.clock.image or (kept.tokens, kept.halves) != layout:
+    def _holds(self, kept: Turn, ctx: LayerContext, layout: tuple[Tokens, Seen]) -> bool:
+        if kept.image != self.clock.image or (kept.tokens, kept.seen) != layout:
             return False
         if kept.ctx.site != ctx.site:  # shared by grid: the first site of that grid ran earlier in this step and checked it
             return kept.checked == ctx.step

@@ -1,9 +1,6 @@
-"""The hooks in one model, and all state while its tokens merge."""
+"""The hooks in a model, and all state while its tokens merge."""
 
-import dataclasses
-import inspect
 import warnings
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -11,26 +8,27 @@ from weakref import WeakSet
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .choosing import Choosing, Observer
 from .clock import Clock
-from .compiling import Compiled
+from .compiling import Compiled, inputs_of
 from .components import LayerContext, MergeStrategy
+from .denoisers import Denoiser, offered
 from .gate import Decision, Gate
-from .hooks import SiteHooks, argument, first_name
-from .ledger import Call, Ledger, Place
+from .hooks import SiteHooks
+from .layouts import Layouts
+from .ledger import Ledger
 from .options import Options
 from .plan import Plan
-from .planner import Planner, Tokens, Turn
-from .recomputing import Plans, Recomputation
+from .planner import Planner
 from .report import MergeReport
-from .sites import Site, find_sites
-from .target import denoiser_of, is_compiled
+from .sites import Site
+from .target import denoisers_of, is_compiled
 
-Observer = Callable[[Tensor, LayerContext, Plan | None, bool], None]
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
 
 
 class MergeSession:
-    """The hooks in one model, and all state while its tokens merge; a context manager that restores the model.
+    """The hooks in a model, and all state while its tokens merge; a context manager that restores the model.
 
     Args:
         target: as in :func:`mergekit_diff.merging`.
@@ -39,34 +37,46 @@ class MergeSession:
     """
 
     def __init__(self, target: Any, strategy: MergeStrategy, options: Options) -> None:  # noqa: ANN401
-        self._asked_to_share = options.share is not None
-        self.strategy, self.options = strategy, options.filled(strategy)
-        self._pipe, self.model = denoiser_of(target)
-        self._clock = Clock(self._pipe)
-        self._refuse_attached_or_compiled()
-        self._roles, self._share = tuple(self.options.roles or ()), tuple(self.options.share or ())
-        found, levels = find_sites(self.model), self.options.levels
-        sites = [s for s in found if levels is None or s.level < levels]
-        self._planner = Planner(
+        self.strategy, self.options, self._named = strategy, options.filled(strategy), options
+        self._pipe, models = denoisers_of(target)
+        self.model = next(iter(models.values()))
+        for model in models.values():
+            _refuse_attached_or_compiled(model)
+        self._denoisers = [Denoiser.of(model, name if len(models) > 1 else "") for name, model in models.items()]
+        family, found = self._denoisers[0].family, [site for denoiser in self._denoisers for site in denoiser.sites]
+        self._clock = Clock(self._pipe, family.time)
+        self._roles = offered(found, options.roles and tuple(options.roles), tuple(self.options.roles or ()))
+        chosen = [denoiser.chosen(self.options.levels, self._roles) for denoiser in self._denoisers]
+        sites = [site for group in chosen for site in group]
+        refresh, share = self.options.refresh or 1, tuple(self.options.share or ())
+        planner = Planner(
             strategy,
             self._clock,
             sites,
-            refresh=self.options.refresh or 1,
-            by_grid="grid" in self._share,
+            num_sites=max(map(len, chosen)),
+            refresh=refresh,
+            by_grid="grid" in share,
+            by_step="cfg" in share and family.guidance == "calls",
             seed=self.options.seed,
         )
-        self._gate = None if self.options.gate == "none" else Gate(self.options.gate, self.options.refresh or 1)
+        self._gate = None if self.options.gate == "none" else Gate(self.options.gate, refresh)
         self._ledger = Ledger(strategy, found, self._roles)
-        self._ledger.note_left_out({site.name for site in sites}, levels)
-        self._grids: dict[nn.Module, tuple[int, ...]] = {}
+        self._ledger.note_left_out({site.name for site in sites}, self.options.levels)
+        self._ledger.note_replaced(tuple(self.options.roles or ()))
+        self._layouts = Layouts(sites)
+        self._choosing = Choosing(
+            planner,
+            self._clock,
+            self._layouts,
+            self._ledger,
+            self._gate,
+            guided=lambda: "cfg" in share and getattr(self._pipe, "do_classifier_free_guidance", True),
+            guidance=family.guidance,
+        )
         self._handles: list[RemovableHandle] = []
-        self._observers: list[Observer] = []
-        self._running = False
-        self._calls: dict[tuple[str, ...], Call] = {}
-        self._compiled: Compiled | None = None
-        self._recomputation = Recomputation()
+        self._compiled: dict[nn.Module, Compiled] = {}
         try:
-            self._attach(sites)
+            self._attach(chosen)
         except BaseException:
             self.remove_hooks()
             raise
@@ -101,11 +111,11 @@ class MergeSession:
         Args:
             observer: called with the block's (B, N, C) input, the context, the plan and whether it was made in this call.
         """
-        self._observers.append(observer)
+        self._choosing.observers.append(observer)
 
     def fresh_plan(self, x: Tensor, ctx: LayerContext) -> Plan | None:
         """The plan that would be made here and now, for an observer to compare with the one in use; it is not used."""
-        return self._planner.plan(x, self._planner.due(ctx, Tokens.of(x, ctx.grid), self._halves(len(x))))
+        return self._choosing.fresh_plan(x, ctx)
 
     def new_image(self) -> None:
         """Announce that the next call belongs to a new image; only needed for a bare denoiser in your own loop."""
@@ -124,9 +134,10 @@ class MergeSession:
         Raises:
             RuntimeError: the session is already compiled.
         """
-        if self._compiled is not None:
+        if self._compiled:
             raise RuntimeError("this session is compiled already")
-        self._compiled = Compiled(self.model, lambda: not self._calls or bool(self._observers), options)
+        for denoiser in self._denoisers:
+            self._compiled[denoiser.model] = Compiled(denoiser.model, self._is_eager, options)
 
     def detach(self) -> None:
         """Restore the model; warn, or raise with ``strict``, if no token was merged.
@@ -140,11 +151,12 @@ class MergeSession:
         """Restore the model, without a warning if no token was merged."""
         for handle in self._handles:
             handle.remove()
-        if self._compiled is not None:
-            self._compiled.put_back()
-        self._recomputation.clear()
-        self._handles, self._calls, self._compiled = [], {}, None
-        _ATTACHED.discard(self.model)
+        for compiled in self._compiled.values():
+            compiled.put_back()
+        self._choosing.forget()
+        self._handles, self._compiled = [], {}
+        for denoiser in self._denoisers:
+            _ATTACHED.discard(denoiser.model)
 
     def _leave(self) -> None:
         if not self._handles:
@@ -159,104 +171,61 @@ class MergeSession:
             raise RuntimeError(message)
         warnings.warn(message, stacklevel=3)  # the caller of detach, or the line of the with statement
 
-    def _refuse_attached_or_compiled(self) -> None:
-        if self.model in _ATTACHED:
-            raise RuntimeError(f"another session already merges in this {type(self.model).__name__}; leave that one first")
-        if is_compiled(self.model):
-            name = type(self.model).__name__
-            raise RuntimeError(
-                f"this {name} was compiled before, so hooks are ignored; session.compile() compiles it with merging"
-            )
+    def _attach(self, chosen: list[list[Site]]) -> None:
+        _ATTACHED.update(denoiser.model for denoiser in self._denoisers)
+        for denoiser in self._denoisers:
+            self._attach_calls(denoiser)
+        self._handles += self._layouts.attach([denoiser.model for denoiser in self._denoisers])
+        for sites in chosen:
+            for depth, site in enumerate(sites):
+                self._handles += self._hooks(site, depth).attach()
 
-    def _attach(self, sites: list[Site]) -> None:
-        _ATTACHED.add(self.model)
-        names = list(inspect.signature(self.model.forward).parameters)
-        place = names.index("timestep") if "timestep" in names else None
+    def _attach_calls(self, denoiser: Denoiser) -> None:
+        inputs: list[Any] = []  # of the call that runs
 
         def on_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if place is None:
+            timestep = denoiser.timestep(args, kwargs)
+            if timestep is None:
                 self._clock.start_image()
-            self._clock.tick(0.0 if place is None else argument(args, kwargs, place, "timestep"))
-            self._calls = {}
-            if self._compiled is not None:
-                for where, tokens in self._compiled.visits(args, kwargs):
-                    self._visit(where, tokens)
-            self._running = True
+            self._clock.tick(0.0 if timestep is None else timestep, denoiser.batch(args, kwargs))
+            layouts = self._layouts.begin(module, args, kwargs)
+            compiled = self._compiled.get(module)
+            if compiled is not None:
+                inputs[:] = [inputs_of(layouts, args, kwargs)]
+            self._choosing.begin([] if compiled is None else compiled.visits(inputs[0]))
 
-        def on_return(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ANN401
-            self._running = False
-            for call in self._calls.values():
-                self._ledger.enter(call)
-            if self._compiled is not None and output is not None:  # None if it raised
-                self._compiled.learn(args, kwargs, self._calls.values())
-            self._calls = {}
+        def on_return(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
+            self._choosing.end()
+            compiled = self._compiled.get(module)
+            if compiled is not None and output is not None:  # None if it raised
+                compiled.learn(inputs[0], self._choosing.calls.values())
+            self._choosing.calls = {}
 
-        self._handles.append(self.model.register_forward_pre_hook(on_call, with_kwargs=True))
-        self._handles.append(self.model.register_forward_hook(on_return, with_kwargs=True, always_call=True))
-        for site in sites:
-            self._read_grid(site)
-        for depth, site in enumerate(sites):
-            self._handles += SiteHooks(site, self._roles, self._chooser(site, depth), bool(self.options.proportional)).attach()
+        self._handles.append(denoiser.model.register_forward_pre_hook(on_call, with_kwargs=True))
+        self._handles.append(denoiser.model.register_forward_hook(on_return, always_call=True))
 
-    def _read_grid(self, site: Site) -> None:
-        frame = site.frame
-        if frame is None or frame in self._grids:
-            return
-        self._grids[frame] = ()
-        name = first_name(frame)
+    def _hooks(self, site: Site, depth: int) -> SiteHooks:
+        sized = self._named.proportional
+        if sized is None:
+            sized = True if self.options.proportional else None
+        return SiteHooks(
+            site,
+            self._roles,
+            self._choosing.chooser(site, self._roles, depth),
+            lambda x: self._layouts.of(site, x),
+            proportional=sized,
+            rotary=self.options.rotary or "values",
+            bypassed=lambda: self._choosing.leave_out(site),
+        )
 
-        def on_frame(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._grids[frame] = site.grid(argument(args, kwargs, 0, name))
+    def _is_eager(self) -> bool:
+        """Whether the call that runs must not be compiled."""
+        return not self._choosing.calls or bool(self._choosing.observers)
 
-        self._handles.append(frame.register_forward_pre_hook(on_frame, with_kwargs=True))
 
-    def _chooser(self, site: Site, depth: int) -> Callable[[Tensor], Plans]:
-        shared = tuple(role for role in self._roles if role != "key_value" and role in site.roles)
-        own = tuple(role for role in self._roles if role == "key_value" and "self_attention" in site.roles)
-        places = Place(site, shared, depth), Place(site, own, depth)
-
-        def choose(x: Tensor) -> Plans:
-            again = None if self._running else self._recomputation.recall(site, x)
-            if again is not None:
-                return again
-            plans = self._plan(x, places[0]), self._plan(x, places[1])
-            self._recomputation.remember(site, x, plans)
-            return plans
-
-        return choose
-
-    def _plan(self, x: Tensor, place: Place) -> Plan | None:
-        """The plan for (B, N, C) tokens; in a compiled call, whether one is due was decided before."""
-        if not place.roles:
-            return None
-        call = self._calls.get(place.key)
-        if call is None:
-            frame = place.site.frame
-            call = self._visit(place, Tokens.of(x, (x.shape[1],) if frame is None else self._grids[frame]), x)
-        plan = self._planner.plan(x, call.turn)
-        call.runs += 1
-        for observer in self._observers:
-            observer(x, call.ctx, plan, call.made)
-        return call.turn.ready
-
-    def _visit(self, place: Place, tokens: Tokens, x: Tensor | None = None) -> Call:
-        ctx = self._planner.context(place.site, place.roles[0], place.depth, tokens.grid)
-        turn = self._planner.turn(ctx, tokens, self._halves(tokens.batch))
-        made = turn.due
-        if self._gate is not None and made:
-            self._planner.follow(self._gate.known(place, tokens) or self._decide(self._gate, place, x, turn), turn)
-        self._calls[place.key] = Call(place, ctx, tokens, turn, made and (turn.gate is None or turn.gate["merges"]))
-        return self._calls[place.key]
-
-    def _decide(self, gate: Gate, place: Place, x: Tensor | None, turn: Turn) -> Decision:
-        """The gate's first decision about a place; its estimate needs the plan, which stays in use if the gate opens."""
-        assert x is not None  # a compiled call reaches only places that an eager one has decided
-        plan = self._planner.plan(x, turn)
-        return gate.decide(place, x, turn.strategy, plan, lambda: self._planner.plan(x, dataclasses.replace(turn, due=True)))
-
-    def _halves(self, batch: int) -> int:
-        """How many halves of guidance a batch has that share a plan; where no pipeline says, 2 only if the user asked for it."""
-        guided = "cfg" in self._share and getattr(self._pipe, "do_classifier_free_guidance", self._asked_to_share)
-        if guided and batch % 2 and self._asked_to_share:
-            raise ValueError(f"share='cfg': expected rows [uncond, cond], so an even batch; got {batch}")
-        return 2 if guided and batch % 2 == 0 else 1
+def _refuse_attached_or_compiled(model: nn.Module) -> None:
+    name = type(model).__name__
+    if model in _ATTACHED:
+        raise RuntimeError(f"another session already merges in this {name}; leave that one first")
+    if is_compiled(model):
+        raise RuntimeError(f"this {name} was compiled before, so hooks are ignored; session.compile() compiles it with merging")

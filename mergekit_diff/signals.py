@@ -1,7 +1,7 @@
 """What a session gives to a strategy because it asks: the possible words of ``MergeStrategy.needs``."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
@@ -58,12 +58,12 @@ class Signals:
                 f"their attention's input as a norm of the tokens alone, the first is {silent[0]}"
             )
 
-    def added(self, ctx: LayerContext, x: Tensor) -> LayerContext:
-        """The context with those signals that need the site's (B, N, C) tokens."""
+    def added(self, ctx: LayerContext, x: Tensor, folded: Callable[[Tensor], Tensor]) -> LayerContext:
+        """The context with those signals that need the site's (B, N, C) tokens, folded as the strategy sees them."""
         normalize = self._normalize[ctx.site] if "normalized" in self.words else None
         if normalize is None:
             return ctx
-        return dataclasses.replace(ctx, signals={**ctx.signals, "normalized": normalize(x)})
+        return dataclasses.replace(ctx, signals={**ctx.signals, "normalized": folded(normalize(x))})
 
 
 def toy_signals(strategy: MergeStrategy, x: Tensor) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The first two arguments of ``merging``: which strategy a name means, and which module of a pipeline is merged."""
+"""The first two arguments of ``merging``: which strategy a name means, and which modules of a pipeline are merged."""
 
 import dataclasses
 import inspect
@@ -31,14 +31,15 @@ def strategy_of(spec: Any, settings: Mapping[str, Any]) -> MergeStrategy:  # noq
     return make("strategy", {**spec, **settings})
 
 
-def denoiser_of(target: Any) -> tuple[Any, nn.Module]:  # noqa: ANN401
-    """The pipeline, if ``target`` is one, and the module whose sites are merged."""
+def denoisers_of(target: Any) -> tuple[Any, dict[str, nn.Module]]:  # noqa: ANN401
+    """The pipeline, if ``target`` is one, and the modules whose sites are merged, by name; two if each denoises in its turn."""
     if isinstance(target, nn.Module):
-        return None, target
-    for part in ("unet", "transformer"):
-        if isinstance(getattr(target, part, None), nn.Module):
-            return target, getattr(target, part)
-    raise ValueError(f"expected a pipeline with a unet or transformer, or a module; got {type(target).__name__}")
+        return None, {"": target}
+    parts = {name: getattr(target, name, None) for name in ("unet", "transformer", "transformer_2")}
+    denoisers = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    if not denoisers:
+        raise ValueError(f"expected a pipeline with a unet or transformer, or a module; got {type(target).__name__}")
+    return target, denoisers
 
 
 def is_compiled(model: nn.Module) -> bool:

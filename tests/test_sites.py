@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_unet
 from torch import nn
 
-from mergekit_diff import Site, merging, register_family
+from mergekit_diff import Layout, Site, merging, register_family
 
 SD15 = {
     "block_out_channels": (8, 16, 16, 16),
@@ -363,7 +363,11 @@ def test_grid_that_does_not_hold_the_tokens_is_refused(families, tokens):
     @register_family("ToyVideo")
     def wrong(model):
         yield Site(
-            name="block", block=model.block, roles={"self_attention": model.block.attn}, frame=model, grid=lambda x: (2, 2)
+            name="block",
+            block=model.block,
+            roles={"self_attention": model.block.attn},
+            frame=model,
+            layout=lambda _: Layout((2, 2)),
         )
 
     toy = ToyVideo()

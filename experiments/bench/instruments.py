@@ -66,8 +66,8 @@ class Parts:
         handles = [self.model.register_forward_pre_hook(self._count)]
         for site in find_sites(self.model):
             handles += self._around(site.block, "plan", None)
-            for role in self.roles & set(site.roles):
-                handles += self._around(site.roles[role], "merge", "unmerge")
+            for part in (part for role in self.roles for part in site.parts(role)):
+                handles += self._around(part, "merge", "unmerge")
         return handles
 
     def milliseconds(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mergekit_diff.hooks import argument, first_name
+from mergekit_diff.arguments import Signature
 from mergekit_diff.sites import Site, find_sites, register_family
 
 from ..models import resolve_device
@@ -118,16 +118,16 @@ def _finest(whole: Subject) -> tuple[nn.Module, Tensor]:
     with _watched(site.frame or site.block, seen), _watched(site.block, seen):
         whole.call()
     framed, tokens = seen
-    sample = torch.empty(len(tokens), tokens.shape[-1], *site.grid(framed), device="meta")
+    sample = torch.empty(len(tokens), tokens.shape[-1], *site.layout({"sample": framed}).grid, device="meta")
     return site.block, sample.contiguous(memory_format=torch.channels_last)  # so that its tokens are a view
 
 
 @contextmanager
 def _watched(module: nn.Module, seen: list[Tensor]) -> Iterator[None]:
-    name = first_name(module)
+    signature = Signature(module)
 
     def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(argument(args, kwargs, 0, name))
+        seen.append(signature.read(args, kwargs)[signature.first])
 
     handle = module.register_forward_pre_hook(look, with_kwargs=True)
     try:

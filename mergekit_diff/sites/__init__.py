@@ -1,84 +1,69 @@
 """Where tokens can be merged in a model: sites, and the functions that find them in each family of models."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..plugins import load_plugins
 from ..registry import one_of
+from .site import ROLES as ROLES
+from .site import Layout as Layout
+from .site import Rows as Rows
+from .site import Site
+from .site import spatial as spatial
 
-ROLES = ("self_attention", "key_value", "cross_attention", "feed_forward")
-
-
-def spatial(x: Tensor) -> tuple[int, ...]:
-    """The grid of a channels-first tensor: ``(h, w)`` of (B, C, h, w), ``(f, h, w)`` of (B, C, f, h, w).
-
-    >>> import torch
-    >>> spatial(torch.zeros(2, 320, 64, 96))
-    (64, 96)
-    """
-    return tuple(x.shape[2:])
+Model = Any
+"""A model whose attributes are not declared for type checkers."""
+FindSites = Callable[[nn.Module], Iterable[Site]]
+TIMES: dict[str, Callable[[float], float]] = {
+    "t": lambda t: t,
+    "t/1000": lambda t: 1000 * t,
+    "1-t/1000": lambda t: 1000 * (1 - t),
+}
+"""What a model is called with, by what it is of t, the timestep from 1000 (noise) to 0 (image); and how t is found again."""
+GUIDANCE = ("uncond-cond", "cond-uncond", "calls")
+"""How a model gets the halves of guidance: as rows of one batch in either order, or in two calls, the conditional one first."""
 
 
 @dataclass(frozen=True)
-class Site:
-    """A transformer block whose tokens can be merged.
+class Family:
+    """What is known of models of some classes.
 
     Args:
-        name: unique in the model, as in ``named_modules``.
-        block: the block; plans are made from its first argument, (B, N, C).
-        roles: for "self_attention", "cross_attention" and "feed_forward" the submodule whose (B, N, C) input is merged and
-            whose (B, N, C) output is unmerged. "key_value" hooks the one of "self_attention".
-        frame: the module around the block from whose first argument the grid is read; None for a line of N tokens.
-        grid: reads the grid from the frame's first argument.
-        stage: "down", "mid" or "up" of a U-Net, else None.
-        level: 0 for the finest grid that has attention in the model, 1 for the next.
-        key_value_maps: the submodules of an attention that make its keys and values.
-        key_value: the argument by which the self-attention takes tokens for its keys and values.
-        key_bias: the argument by which the self-attention takes (B, 1, keys) numbers that are added to its scores.
-        passes: arguments that are passed on unchanged, since they belong to other tokens than the site's.
-        refuses: arguments that would be wrong on merged tokens, whatever their shape.
-        normalize: makes the input of the block's first attention from the block's, (B, N, C) to (B, N, C), where a norm of the
-            tokens alone is between them; None where something else is, such as a norm that also reads the timestep.
+        find: yields the sites of a model, in the order in which they run.
+        timestep: name of the argument with the timestep.
+        time: what the model is called with, a key of ``TIMES``.
+        guidance: how it gets the halves of guidance, one of ``GUIDANCE``.
 
     Raises:
-        ValueError: an unknown role.
-
-    >>> from torch import nn
-    >>> block = nn.Sequential(nn.Linear(8, 8))
-    >>> Site("blocks.0", block, roles={"feed_forward": block[0]}).level
-    0
+        ValueError: an unknown word.
     """
 
-    name: str
-    block: nn.Module
-    roles: Mapping[str, nn.Module]
-    frame: nn.Module | None = None
-    grid: Callable[[Tensor], tuple[int, ...]] = spatial
-    stage: str | None = None
-    level: int = 0
-    key_value_maps: frozenset[str] = field(default=frozenset({"to_k", "to_v"}))
-    key_value: str = "encoder_hidden_states"
-    key_bias: str = "attention_mask"
-    passes: frozenset[str] = field(default=frozenset({"encoder_hidden_states"}))
-    refuses: frozenset[str] = field(default=frozenset())
-    normalize: Callable[[Tensor], Tensor] | None = None
+    find: FindSites
+    timestep: str = "timestep"
+    time: str = "t"
+    guidance: str = "uncond-cond"
 
     def __post_init__(self) -> None:
-        for role in self.roles:
-            one_of(role, ROLES, f"role of site {self.name}")
+        one_of(self.time, tuple(TIMES), "time of a family")
+        one_of(self.guidance, GUIDANCE, "guidance of a family")
 
 
-FindSites = Callable[[nn.Module], Iterable[Site]]
-_FAMILIES: dict[str, FindSites] = {}
+_FAMILIES: dict[str, Family] = {}
 
 
-def register_family(*class_names: str) -> Callable[[FindSites], FindSites]:
+def register_family(
+    *class_names: str, timestep: str = "timestep", time: str = "t", guidance: str = "uncond-cond"
+) -> Callable[[FindSites], FindSites]:
     """Decorator: register the function that finds the sites of models of these classes.
 
     Args:
         *class_names: names of classes, so that none has to be imported; subclasses are found by them too.
+        timestep: as in :class:`Family`.
+        time: as in :class:`Family`.
+        guidance: as in :class:`Family`.
 
     >>> @register_family("MyTransformer")
     ... def sites(model):
@@ -87,10 +72,25 @@ def register_family(*class_names: str) -> Callable[[FindSites], FindSites]:
     """
 
     def known(find: FindSites) -> FindSites:
-        _FAMILIES.update(dict.fromkeys(class_names, find))
+        _FAMILIES.update(dict.fromkeys(class_names, Family(find, timestep, time, guidance)))
         return find
 
     return known
+
+
+def family_of(model: nn.Module) -> Family:
+    """What is known of a model's class.
+
+    Raises:
+        ValueError: no family is registered for its class or the classes above it.
+    """
+    load_plugins()
+    family = next((_FAMILIES[c.__name__] for c in type(model).__mro__ if c.__name__ in _FAMILIES), None)
+    if family is None:
+        known = ", ".join(sorted(_FAMILIES))
+        name = type(model).__name__
+        raise ValueError(f"expected a model of a registered family, got {name}; possible: {known}; or use register_family")
+    return family
 
 
 def find_sites(model: nn.Module) -> list[Site]:
@@ -99,13 +99,20 @@ def find_sites(model: nn.Module) -> list[Site]:
     Raises:
         ValueError: no family is registered for its class or the classes above it, or the family found nothing.
     """
-    load_plugins()
-    find = next((_FAMILIES[c.__name__] for c in type(model).__mro__ if c.__name__ in _FAMILIES), None)
-    if find is None:
-        known = ", ".join(sorted(_FAMILIES))
-        name = type(model).__name__
-        raise ValueError(f"expected a model of a registered family, got {name}; possible: {known}; or use register_family")
-    sites = list(find(model))
+    sites = list(family_of(model).find(model))
     if not sites:
         raise ValueError(f"this {type(model).__name__} has no block with self-attention over a grid")
     return sites
+
+
+def listed(model: Model, *lists: str) -> Iterator[tuple[str, Model]]:
+    """Name and block, for the blocks of some lists of a model."""
+    for name in lists:
+        for i, block in enumerate(getattr(model, name)):
+            yield f"{name}.{i}", block
+
+
+def parts(block: Model, **names: Iterable[str]) -> dict[str, nn.Module | tuple[nn.Module, ...]]:
+    """The roles of a block, from the names that their submodules may have, and the whole block as a role of its own."""
+    found = {role: tuple(p for name in some if (p := getattr(block, name, None)) is not None) for role, some in names.items()}
+    return {role: part[0] if len(part) == 1 else part for role, part in found.items() if part} | {"block": block}

@@ -1,13 +1,17 @@
 """U-Nets and ControlNets of diffusers: every block with ``attn1`` inside a down, middle or up block is a site."""
 
+import inspect
 from collections.abc import Iterable, Iterator
 
 from torch import nn
 
-from . import Site, register_family
+from . import ROLES, Site, parts, register_family
+
+OVER_TIME = "its tokens are the frames at one place, which would merge over time"
+VIDEO = ("UNetMotionModel", "UNet3DConditionModel", "UNetSpatioTemporalConditionModel")
 
 
-@register_family("UNet2DConditionModel", "ControlNetModel")
+@register_family("UNet2DConditionModel", "ControlNetModel", *VIDEO)
 def sites(model: nn.Module) -> Iterable[Site]:
     """The transformer blocks in the order in which they run; a level is a resolution that has at least one."""
     blocks = [
@@ -17,18 +21,23 @@ def sites(model: nn.Module) -> Iterable[Site]:
     ]
     levels = sorted({factor for factor, *_ in blocks})
     for factor, stage, name, frame, block in blocks:
-        roles = {"self_attention": "attn1", "cross_attention": "attn2", "feed_forward": "ff"}
-        present = {role: block.get_submodule(attr) for role, attr in roles.items() if getattr(block, attr, None) is not None}
+        is_temporal = any("num_frames" in inspect.signature(module.forward).parameters for module in (frame, block))
         yield Site(
             name=name,
             block=block,
-            roles=present,
+            roles=block_roles(block),
+            without=dict.fromkeys(ROLES, OVER_TIME) if is_temporal else {},
             frame=frame,
             stage=stage,
             level=levels.index(factor),
             refuses=frozenset({"ip_adapter_masks"}),
             normalize=_first_norm(block),
         )
+
+
+def block_roles(block: nn.Module) -> dict[str, nn.Module | tuple[nn.Module, ...]]:
+    """The parts that a ``BasicTransformerBlock`` has."""
+    return parts(block, self_attention=["attn1"], cross_attention=["attn2"], feed_forward=["ff"])
 
 
 def _first_norm(block: nn.Module) -> nn.Module | None:
@@ -57,6 +66,7 @@ def _has(part: nn.Module, resamplers: str) -> bool:
 def _blocks(part: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
     """Name, enclosing module and block, for every transformer block whose first attention is self-attention."""
     for frame_name, frame in part.named_modules():
-        for i, block in enumerate(getattr(frame, "transformer_blocks", ())):
-            if hasattr(block, "attn1") and not getattr(block, "only_cross_attention", False):
-                yield f"{frame_name}.transformer_blocks.{i}", frame, block
+        for name in ("transformer_blocks", "temporal_transformer_blocks"):
+            for i, block in enumerate(getattr(frame, name, ())):
+                if hasattr(block, "attn1") and not getattr(block, "only_cross_attention", False):
+                    yield f"{frame_name}.{name}.{i}", frame, block
