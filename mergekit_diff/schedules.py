@@ -116,7 +116,12 @@ class Step(RatioSchedule):
 @register("fixed")
 @dataclass(frozen=True)
 class Fixed(WindowSchedule):
-    """The same window at every site and step: one side for all axes, or a side for each."""
+    """The same window at every site and step: a side for each axis, or one for height and width, or for a line of tokens.
+
+    On a video's grid one side leaves the frames apart, as if it were ``(1, side, side)``: a frame of latents stands for 4 or more
+    of the video, in which whatever moves is elsewhere, and a window over time has ``side`` times the tokens and ``side`` squared
+    times the similarities. ``(2, 4, 4)`` merges over time.
+    """
 
     size: Size = 4
 
@@ -127,7 +132,8 @@ class Fixed(WindowSchedule):
             raise ValueError(f"expected the sides of a window to be whole numbers of at least 1, got {self.size}")
 
     def __call__(self, ctx: LayerContext) -> tuple[int, ...]:
-        size = self.size if isinstance(self.size, tuple) else (self.size,) * len(ctx.grid)
+        apart = (1,) if len(ctx.grid) == 3 else ()
+        size = self.size if isinstance(self.size, tuple) else (*apart, *(self.size,) * (len(ctx.grid) - len(apart)))
         if len(size) != len(ctx.grid):
             raise ValueError(
                 f"expected a window of {len(ctx.grid)} axes for the grid {ctx.grid} of {ctx.site}, got {len(size)} axes {size}"

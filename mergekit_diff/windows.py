@@ -59,10 +59,11 @@ def windows_in_blocks(ctx: LayerContext, schedule: WindowSchedule, times: int) -
 
 
 def _lattice(ctx: LayerContext, schedule: WindowSchedule, times: int) -> tuple[tuple[int, ...], ...]:
-    """The grid, the size of a block of windows, and where the first window begins."""
+    """The grid, the size of a block of windows, and where the first window begins; windows of one frame stay in it."""
     size = schedule(ctx)
     offset = tuple(o % s for o, s in zip(schedule.offset(ctx), size, strict=True))
-    return ctx.grid, tuple(times * s for s in size), offset
+    apart = len(size) == 3 and size[0] == 1
+    return ctx.grid, (*size[:apart], *(times * s for s in size[apart:])), offset
 
 
 @torch.compiler.assume_constant_result
