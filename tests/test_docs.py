@@ -74,6 +74,57 @@ def test_model_of_the_guide_is_merged(capsys):
     assert namespace["session"].report().granted == pytest.approx(0.5)
 
 
+class Attention(torch.nn.Module):
+    """Text and image in one sequence, rotated by a table."""
+
+    def __init__(self):
+        super().__init__()
+        self.to_q, self.to_k, self.to_v = (torch.nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x, rotary):
+        q, k = (part(x) * rotary for part in (self.to_q, self.to_k))
+        return torch.nn.functional.scaled_dot_product_attention(q[:, None], k[:, None], self.to_v(x)[:, None])[:, 0]
+
+
+class Block(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attn, self.ff = Attention(), torch.nn.Linear(8, 8)
+
+    def forward(self, x, text, rotary):
+        both = torch.cat([text, x], 1)
+        both = both + self.attn(both, rotary)
+        both = both + self.ff(both)
+        return both[:, : text.shape[1]], both[:, text.shape[1] :]
+
+
+class MyTransformer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(Block() for _ in range(2))
+
+    def forward(self, latents, text, timestep):
+        x = torch.nn.functional.avg_pool3d(latents, 2).flatten(2).mT
+        rotary = torch.linspace(0.5, 1.5, text.shape[1] + x.shape[1])[:, None]
+        for block in self.blocks:
+            text, x = block(x, text, rotary=rotary)
+        return x
+
+
+@pytest.mark.usefixtures("families")
+@pytest.mark.parametrize("role", ("self_attention", "key_value", "feed_forward", "block"))
+def test_family_of_contributing_is_merged(role):
+    (family,) = [block for block in blocks("CONTRIBUTING.md") if "register_family(" in block]
+    assert len(family.split("@register_family")[1].strip().splitlines()) <= 15
+    exec(family, {"__name__": "example"})
+    model, latents, text = MyTransformer(), torch.randn(2, 8, 6, 8, 8), torch.randn(2, 5, 8)
+    base = model(latents, text, 0.5)
+    with torch.no_grad(), merging(model, "retom", window=2, roles=role, strict=True) as session:
+        merged = model(latents, text=text, timestep=torch.tensor(0.5))
+    assert {grid for _, grid in session.plans().values()} == {(3, 4, 4)} and session.report().granted == 0.5
+    assert not torch.equal(merged, base) and torch.equal(model(latents, text, 0.5), base)
+
+
 @pytest.mark.usefixtures("registry")
 def test_studies_of_the_guide_load_and_have_a_control(tmp_path):
     exec(blocks("CONTRIBUTING.md")[0], {"__name__": "example"})

@@ -1,0 +1,400 @@
+"""Laws of merging in every family of models, by every role that it offers."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_families import FAMILIES, JOINT, TRANSFORMERS, VIDEO_UNETS, build, predict
+
+from mergekit_diff import MergePlan, MergeStrategy, RatioSchedule, make, merging
+from mergekit_diff.arguments import Signature
+from mergekit_diff.rows import inside, selected, within
+from mergekit_diff.schedules import Constant
+from mergekit_diff.sites import ROLES, find_sites
+
+GRIDS = {
+    **dict.fromkeys(("flux", "kontext", "sd3", "sd35", "pixart", "qwen_image", "qwen_edit"), (8, 12)),
+    **dict.fromkeys(("cogvideox", "cogvideox_absolute", "wan", "wan_per_token", "ltx"), (3, 4, 6)),
+    **dict.fromkeys(("wan_from_image", "ltx_from_image"), (2, 4, 6)),
+    "z_image": (8, 10),
+}
+CROSS = ("pixart", "wan", "wan_per_token", "wan_from_image", "ltx", "ltx_from_image", *VIDEO_UNETS)
+CELLS = [(name, role) for name in FAMILIES for role in ROLES if role != "cross_attention" or name in CROSS]
+
+
+@dataclass(frozen=True)
+class Pairs(MergeStrategy):
+    """Every second token merges into the one before it."""
+
+    ratio: RatioSchedule = Constant(0.5)
+
+    def plan(self, x, ctx):
+        target = torch.arange(x.shape[1])
+        return MergePlan.from_target((target - target % 2)[None], (x.shape[1] + 1) // 2)
+
+
+@dataclass(frozen=True)
+class Recounted(MergeStrategy):
+    """ReToM's plans, with their groups counted in another order."""
+
+    ratio: RatioSchedule = Constant(0.5)
+
+    def plan(self, x, ctx):
+        plan = make("strategy", {"name": "retom", "window": 2}).plan(x, ctx)
+        order = torch.randperm(plan.num_groups, generator=torch.Generator().manual_seed(3))
+        return MergePlan(order[plan.assign], plan.rep[:, order.argsort()])
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize(("name", "role"), CELLS)
+def test_ratio_zero_is_the_base_to_the_bit(name, role, quiet):
+    model, inputs = build(name)
+    base = predict(model, inputs)
+    with merging(model, "retom", ratio=0, roles=role):
+        assert torch.equal(predict(model, inputs), base)
+
+
+@pytest.mark.parametrize(("name", "role"), CELLS)
+def test_half_of_the_tokens_merge_and_the_model_is_restored(name, role, count_hooks):
+    model, inputs = build(name)
+    hooks, base = count_hooks(model), predict(model, inputs)
+    with merging(model, "retom", ratio=0.5, window=2, roles=role, strict=True) as session:
+        merged = predict(model, inputs)
+    assert merged.isfinite().all() and relative(merged, base) > 1e-4
+    rows = [row for row in session.report().to_dicts() if row["calls"]]
+    offered = [site.name for site in find_sites(model) if site.offers(role)]
+    assert sorted(row["site"] for row in rows) == sorted(offered) and len(rows) > 0
+    if name in GRIDS:
+        assert {row["grid"] for row in rows} == {GRIDS[name]}
+    assert {row["granted"] for row in rows} == {0.5}
+    assert torch.equal(predict(model, inputs), base) and count_hooks(model) == hooks
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_exception_restores_the_model(name, count_hooks):
+    model, inputs = build(name)
+    hooks, base = count_hooks(model), predict(model, inputs)
+    part = [site for site in find_sites(model) if site.offers("block")][-1]
+    handle = part.parts("feed_forward")[0].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), merging(model, "retom", roles="block"):
+        predict(model, inputs)
+    handle.remove()
+    assert count_hooks(model) == hooks and torch.equal(predict(model, inputs), base)
+
+
+@pytest.mark.parametrize(("name", "role"), CELLS)
+def test_the_order_of_groups_changes_nothing(name, role):
+    model, inputs = build(name)
+    with merging(model, "retom", ratio=0.5, window=2, roles=role, refresh=1):
+        expected = predict(model, inputs)
+    with merging(model, Recounted(), roles=role):
+        assert relative(predict(model, inputs), expected) < 2e-5
+
+
+ROWS = {
+    "flux": ("image_rotary_emb",),
+    "kontext": ("image_rotary_emb",),
+    "qwen_image": ("image_rotary_emb",),
+    "qwen_edit": ("image_rotary_emb", "modulate_index"),
+    "z_image": ("freqs_cis", "attention_mask", "attn_mask"),
+    "cogvideox": ("image_rotary_emb",),
+    "wan": ("rotary_emb",),
+    "wan_from_image": ("rotary_emb", "temb"),
+    "ltx_from_image": ("image_rotary_emb", "temb"),
+}
+ONE_ROLE = {"temb": "block", "modulate_index": "block", "attn_mask": "block", "attention_mask": "self_attention"}
+"""Arguments of the block or of the attention alone."""
+WITH_ROWS = [
+    (name, argument, role)
+    for name, arguments in ROWS.items()
+    for argument in arguments
+    for role in ("self_attention", "block")
+    if ONE_ROLE.get(argument, role) == role
+]
+
+
+@pytest.mark.parametrize(("name", "argument", "role"), WITH_ROWS)
+def test_every_declared_row_is_needed(name, argument, role, families, monkeypatch):
+    """Without one of them the outputs depend on how groups are counted, or tokens and rows no longer fit."""
+    model, inputs = build(name)
+    if argument == "temb":
+        inputs["timestep"] = inputs["timestep"] * torch.linspace(0.5, 1, inputs["timestep"].shape[1])
+        monkeypatch.setattr("mergekit_diff.sites.video.noisy", lambda grid, _: whole(grid))
+    family = families.family_of(model)
+
+    def without(model):
+        for site in family.find(model):
+            rows = tuple(row for row in site.rows if row.argument != argument)
+            yield replace(site, rows=rows, passes=site.passes | {argument})
+
+    names = [each for each, known in families._FAMILIES.items() if known is family]
+    assert any(row.argument == argument for site in find_sites(model) for row in site.rows)
+    with merging(model, "retom", ratio=0.5, window=2, roles=role, refresh=1):
+        expected = predict(model, inputs)
+    families._FAMILIES.update(dict.fromkeys(names, replace(family, find=without)))
+    try:
+        with merging(model, Recounted(), roles=role):
+            assert relative(predict(model, inputs), expected) > 1e-4
+    except (RuntimeError, IndexError) as error:
+        assert "size" in str(error) or "shape" in str(error)
+
+
+def whole(grid):
+    from mergekit_diff import Layout
+
+    return Layout(grid)
+
+
+def as_copies(model):
+    """Hooks that make every second token of each block's input a copy of the one before it, its position included."""
+    handles = []
+    for site in find_sites(model):
+        signature = Signature(site.block)
+
+        def copy(module, args, kwargs, site=site, signature=signature):
+            arguments = signature.read(args, kwargs)
+            x = arguments[signature.first]
+            layout = layouts[site.name]
+            index = torch.arange(layout.number)
+            index = (index - index % 2).expand(len(x), -1)
+            changes = {signature.first: within(x, layout, layout.number, lambda t: t[:, index[0]])}
+            for row in site.rows:
+                if arguments.get(row.argument) is not None:
+                    changes[row.argument] = selected(arguments[row.argument], row, layout, index)
+            return signature.place(args, kwargs, changes)
+
+        handles.append(site.block.register_forward_pre_hook(copy, with_kwargs=True))
+    layouts = {}
+
+    def read(module, args, kwargs):
+        for site in find_sites(model):
+            layouts[site.name] = site.layout(Signature(model).read(args, kwargs))
+
+    handles.append(model.register_forward_pre_hook(read, with_kwargs=True))
+    return handles
+
+
+@pytest.mark.parametrize("role", ("self_attention", "key_value", "block"))
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_merging_exact_copies_changes_nothing(name, role):
+    model, inputs = build(name)
+    as_copies(model)
+    base = predict(model, inputs)
+    with merging(model, Pairs(), roles=role, strict=True):
+        assert relative(predict(model, inputs), base) < 2e-5
+
+
+@pytest.mark.parametrize("role", ("self_attention", "key_value", "block"))
+@pytest.mark.parametrize("name", JOINT)
+def test_copies_lose_weight_against_the_text_without_log_sizes(name, role):
+    model, inputs = build(name)
+    as_copies(model)
+    base = predict(model, inputs)
+    with merging(model, Pairs(), roles=role, proportional=False):
+        assert relative(predict(model, inputs), base) > 2e-4
+
+
+@pytest.mark.parametrize("name", [name for name in TRANSFORMERS if name not in ("sd3", "sd35", "pixart", "cogvideox_absolute")])
+def test_rotated_keys_merge_in_four_ways(name):
+    model, inputs = build(name)
+    outputs = []
+    for rotary in ("values", "pick", "mean", "before"):
+        with merging(model, "retom", ratio=0.5, window=2, roles="key_value", rotary=rotary, strict=True):
+            outputs.append(predict(model, inputs))
+    assert all(relative(a, b) > 1e-6 for i, a in enumerate(outputs) for b in outputs[:i])
+
+
+@pytest.mark.parametrize("name", ("flux", "qwen_image", "cogvideox"))
+def test_rows_of_a_batch_share_a_plan_where_their_positions_are_one_table(name):
+    model, inputs = build(name)
+    with merging(model, "retom", window=2, roles="self_attention") as session:
+        predict(model, inputs)
+    plans = [plan for plan, _ in session.plans().values()]
+    assert plans and all((plan.assign == plan.assign[:1]).all() for plan in plans)
+    assert all("batch-shared" in row["note"] for row in session.report().to_dicts())
+    with merging(model, "retom", window=2, roles="feed_forward") as session:
+        predict(model, inputs)
+    assert any((plan.assign != plan.assign[:1]).any() for plan, _ in session.plans().values())
+
+
+@pytest.mark.parametrize("name", ("wan", "ltx", "z_image", "sd3", "pixart", "cogvideox_absolute"))
+def test_rows_of_a_batch_have_plans_of_their_own_elsewhere(name):
+    model, inputs = build(name)
+    with merging(model, "retom", window=2, roles="self_attention") as session:
+        predict(model, inputs)
+    assert any((plan.assign != plan.assign[:1]).any() for plan, _ in session.plans().values())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_roles_that_a_family_does_not_offer_are_refused_with_the_reason(name):
+    model, _ = build(name)
+    for role in ROLES:
+        if (name, role) in CELLS:
+            continue
+        with pytest.raises(ValueError, match="attend in one self-attention") as raised, merging(model, "retom", roles=role):
+            pass
+        assert f"got '{role}'" in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_keys_cannot_merge_inside_an_attention_whose_tokens_are_merged(name):
+    model, _ = build(name)
+    with pytest.raises(ValueError, match="expected 'key_value' or 'self_attention', got both"):
+        with merging(model, "retom", roles=("self_attention", "key_value")):
+            pass
+
+
+@pytest.mark.parametrize("strategy", ("retom", "tomesd", "random-dest", "local-match", "downsample", "dynamic-ratio"))
+@pytest.mark.parametrize("name", ("flux", "z_image", "cogvideox", "wan", "wan_from_image"))
+def test_strategies_merge_by_their_own_defaults(name, strategy):
+    model, inputs = build(name)
+    outputs = []
+    for _ in range(2):
+        with merging(model, strategy, strict=True):
+            outputs.append(predict(model, inputs))
+    assert torch.equal(*outputs) and outputs[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", ("wan_from_image", "ltx_from_image"))
+@pytest.mark.parametrize("strategy", ({"name": "retom", "window": (3, 4, 4)}, "tomesd"))
+def test_frames_that_a_video_is_made_from_are_never_merged(name, strategy):
+    model, inputs = build(name)
+    site, seen = find_sites(model)[0], []
+    with merging(model, strategy, roles="self_attention", strict=True):
+        part = site.parts("self_attention")[0]
+        part.register_forward_pre_hook(lambda _, args, kwargs: seen.append(Signature(part).read(args, kwargs)), with_kwargs=True)
+        predict(model, inputs)
+    ((x, *_),) = [list(each.values()) for each in seen]
+    clean, seen = x[:, :24], []
+    part.register_forward_pre_hook(lambda _, args, kwargs: seen.append(Signature(part).read(args, kwargs)), with_kwargs=True)
+    predict(model, inputs)
+    whole = next(iter(seen[0].values()))
+    assert x.shape[1] == 24 + 24 and torch.equal(clean, whole[:, :24])
+
+
+@pytest.mark.parametrize("name", ("cogvideox", "wan", "ltx"))
+def test_a_window_of_one_number_leaves_frames_apart(name):
+    model, inputs = build(name)
+    for window, apart in ((4, True), ((2, 4, 4), False)):
+        with merging(model, "retom", window=window, roles="feed_forward", ratio=0.7) as session:
+            predict(model, inputs)
+        for plan, (_, height, width) in session.plans().values():
+            frames = torch.arange(plan.num_tokens) // (height * width)
+            assert bool((frames[plan.rep.gather(1, plan.assign)] == frames).all()) is apart
+
+
+@pytest.mark.parametrize("name", VIDEO_UNETS)
+def test_time_is_never_taken_for_an_image(name):
+    """16 frames on a grid of 4 x 4: blocks over time are left out, with their reason."""
+    model, inputs = build(name, frames=16, side=4)
+    with merging(model, "retom", window=2, strict=True) as session:
+        predict(model, inputs)
+    rows = session.report().to_dicts()
+    over_time = [row for row in rows if "merge over time" in row["note"]]
+    assert over_time and all(row["calls"] == 0 for row in over_time)
+    assert {row["grid"] for row in rows if row["calls"]} <= {(4, 4), (2, 2)}
+    assert all("transformer_blocks" in row["site"] and "temp" not in row["site"] for row in rows if row["calls"])
+
+
+def test_an_attention_that_bypasses_the_scores_is_left_out_and_said(monkeypatch):
+    model, inputs = build("sd3")
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    class Other:
+        """As a backend of another package would be: the same, by another function."""
+
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __call__(self, *args, **kwargs):
+            with torch._C.DisableTorchFunction():
+                return self.inner(*args, **kwargs)
+
+    base = predict(model, inputs)
+    for site in find_sites(model):
+        for part in site.parts("self_attention"):
+            part.set_processor(Other(part.processor))
+    with pytest.warns(UserWarning, match="left out"), merging(model, "retom", window=2, roles="key_value"):
+        predict(model, inputs)
+    with merging(model, "retom", window=2, roles="self_attention") as session:
+        predict(model, inputs)
+        session.new_image()
+        assert torch.equal(predict(model, inputs), base)
+    assert all("left out" in row["note"] for row in session.report().to_dicts())
+    assert attention is torch.nn.functional.scaled_dot_product_attention
+
+
+def test_another_release_of_a_model_fails_with_a_sentence(families):
+    model, _ = build("flux")
+    family = families.family_of(model)
+
+    def renamed(model):
+        for site in family.find(model):
+            yield replace(site, rows=tuple(replace(row, argument="rotary") for row in site.rows))
+
+    families._FAMILIES["FluxTransformer2DModel"] = replace(family, find=renamed)
+    with pytest.raises(
+        ValueError, match="expected an argument 'rotary' in forward of the block or its parts, got attention_mask"
+    ):
+        with merging(model, "retom"):
+            pass
+
+
+@pytest.mark.parametrize("nest", (lambda t: t, lambda t: (None, {"inner": [t]})))
+def test_undeclared_rows_are_refused_by_name_also_inside_tuples(nest, families):
+    model, inputs = build("wan")
+    family = families.family_of(model)
+    families._FAMILIES["WanTransformer3DModel"] = replace(
+        family, find=lambda m: [replace(site, rows=site.rows[1:]) for site in family.find(m)]
+    )
+    part = model.blocks[0].attn1
+    part.register_forward_pre_hook(lambda _, args: (*args[:3], nest(args[3][0])))
+    with pytest.raises(ValueError, match=r"blocks.0 self_attention: 'rotary_emb' has a value for every token"):
+        with merging(model, "retom", roles="self_attention"):
+            predict(model, inputs)
+
+
+def test_arguments_are_found_by_position_too():
+    model, inputs = build("flux")
+    with merging(model, "retom", window=2, roles="block"):
+        by_name = predict(model, inputs)
+    with torch.no_grad(), merging(model, "retom", window=2, roles="block"):
+        assert torch.equal(model(*inputs.values(), return_dict=False)[0], by_name)
+
+
+def test_inside_and_within_agree(tokens):
+    from mergekit_diff import Layout
+
+    x, layout = tokens(2, 11), Layout((2, 3), start=-8)
+    assert torch.equal(inside(x, layout), x[:, 3:9])
+    assert torch.equal(within(x, layout, 6, torch.zeros_like), torch.cat([x[:, :3], 0 * x[:, 3:9], x[:, 9:]], 1))
+
+
+TITLES = {
+    "Flux, Kontext": ("flux", "kontext"),
+    "Stable Diffusion 3, 3.5": ("sd3", "sd35"),
+    "PixArt": ("pixart",),
+    "Qwen-Image": ("qwen_image", "qwen_edit"),
+    "Z-Image": ("z_image",),
+    "CogVideoX": ("cogvideox", "cogvideox_absolute"),
+    "Wan 2.1, 2.2": ("wan", "wan_per_token", "wan_from_image"),
+    "LTX-Video": ("ltx", "ltx_from_image"),
+    "AnimateDiff, UNet3D, Stable Video Diffusion": tuple(VIDEO_UNETS),
+}
+
+
+def test_the_table_of_models_says_what_their_sites_say():
+    lines = (Path(__file__).parent.parent / "docs" / "models.md").read_text().splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    assert tuple(table[0][1:]) == ROLES
+    told = {title: cells for title, *cells in table[1:]}
+    assert sorted(name for names in TITLES.values() for name in names) == sorted(FAMILIES)
+    for title, names in TITLES.items():
+        for name in names:
+            sites = [site for site in find_sites(build(name)[0]) if site.roles and any(site.offers(role) for role in ROLES)]
+            for role, cell in zip(ROLES, told[title], strict=True):
+                assert {"yes" if site.offers(role) else f"no: {site.lacks(role)}" for site in sites} == {cell}
