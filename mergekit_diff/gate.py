@@ -109,10 +109,14 @@ def _saved(place: Place, role: str, plan: Plan, x: Tensor, linear: float, attent
     m = plan.num_groups
     pairs = {"self_attention": n * n - m * m, "key_value": n * n - n * m}.get(role, 0)
     of_words = {"self_attention": None, "key_value": True, "cross_attention": False, "feed_forward": None}[role]
+
+    def counts(name: str) -> bool:
+        if role == "key_value" and site.key_value is None:
+            return False  # keys and values merge after they are projected
+        return of_words is None or (name.split(".")[0] in site.key_value_maps) is of_words
+
     parts = site.parts(role)
-    weights = sum(
-        _weights(p, lambda name: of_words is None or (name.split(".")[0] in site.key_value_maps) is of_words) for p in parts
-    )
+    weights = sum(_weights(part, counts) for part in parts)
     return 2 * batch * (n - m) * weights * linear + 4 * batch * pairs * width * attention * len(parts)
 
 

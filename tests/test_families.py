@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_families import FAMILIES, JOINT, TRANSFORMERS, VIDEO_UNETS, build, predict
 
-from mergekit_diff import MergePlan, MergeStrategy, RatioSchedule, make, merging
+from mergekit_diff import Layout, MergePlan, MergeStrategy, RatioSchedule, gate, make, merging
 from mergekit_diff.arguments import Signature
+from mergekit_diff.ledger import Place
 from mergekit_diff.rows import inside, selected, within
 from mergekit_diff.schedules import Constant
 from mergekit_diff.sites import ROLES, find_sites
@@ -123,7 +125,7 @@ def test_every_declared_row_is_needed(name, argument, role, families, monkeypatc
     model, inputs = build(name)
     if argument == "temb":
         inputs["timestep"] = inputs["timestep"] * torch.linspace(0.5, 1, inputs["timestep"].shape[1])
-        monkeypatch.setattr("mergekit_diff.sites.video.noisy", lambda grid, _: whole(grid))
+        monkeypatch.setattr("mergekit_diff.sites.video.noisy", lambda grid, _: Layout(grid))
     family = families.family_of(model)
 
     def without(model):
@@ -141,12 +143,6 @@ def test_every_declared_row_is_needed(name, argument, role, families, monkeypatc
             assert relative(predict(model, inputs), expected) > 1e-4
     except (RuntimeError, IndexError) as error:
         assert "size" in str(error) or "shape" in str(error)
-
-
-def whole(grid):
-    from mergekit_diff import Layout
-
-    return Layout(grid)
 
 
 def as_copies(model):
@@ -358,6 +354,21 @@ def test_undeclared_rows_are_refused_by_name_also_inside_tuples(nest, families):
             predict(model, inputs)
 
 
+@pytest.mark.parametrize("role", ("self_attention", "key_value", "block"))
+@pytest.mark.parametrize("name", ("flux", "wan"))
+def test_gradient_checkpointing_changes_no_gradient(name, role):
+    gradients = []
+    for checkpointing in (False, True):
+        model, inputs = build(name)
+        if checkpointing:
+            model.enable_gradient_checkpointing()
+        with merging(model, "retom", window=2, roles=role):
+            model(**inputs, return_dict=False)[0].square().mean().backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-5)
+
+
 def test_arguments_are_found_by_position_too():
     model, inputs = build("flux")
     with merging(model, "retom", window=2, roles="block"):
@@ -367,11 +378,17 @@ def test_arguments_are_found_by_position_too():
 
 
 def test_inside_and_within_agree(tokens):
-    from mergekit_diff import Layout
-
     x, layout = tokens(2, 11), Layout((2, 3), start=-8)
     assert torch.equal(inside(x, layout), x[:, 3:9])
     assert torch.equal(within(x, layout, 6, torch.zeros_like), torch.cat([x[:, :3], 0 * x[:, 3:9], x[:, 9:]], 1))
+
+
+@pytest.mark.parametrize(("name", "saves"), [("pixart", True), ("flux", False)])
+def test_the_gate_knows_where_projections_are_not_saved(name, saves, tokens, monkeypatch):
+    monkeypatch.setattr(gate, "speed", lambda *_: SimpleNamespace(linear=1.0, attention=0.0, call=0.0, move=0.0))
+    site = find_sites(build(name)[0])[0]
+    plan = Pairs().plan(tokens(1, 96), None)
+    assert (gate.estimate(Place(site, ("key_value",), 0), tokens(1, 96), plan, 0.0).saves > 0) is saves
 
 
 TITLES = {
