@@ -65,8 +65,9 @@ def check_site(site: Site, roles: Iterable[str]) -> None:
     parts = [name for role in site.roles for part in site.parts(role) for name in Signature(part).names]
     for rows in site.rows:
         _expect(rows.argument, {*Signature(site.block).names, *parts}, "the block or its parts", site)
-    for name in site.reads if site.frame is not None else ():
-        _expect(name, set(Signature(site.frame).names), type(site.frame).__name__, site)
+    if site.frame is not None:
+        for name in site.reads:
+            _expect(name, set(Signature(site.frame).names), type(site.frame).__name__, site)
     if "key_value" in roles and site.offers("key_value") and site.key_value is not None:
         _expect(site.key_value, set(attention), "the self-attention", site)
 

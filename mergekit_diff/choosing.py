@@ -9,6 +9,7 @@ from torch import Tensor
 from .clock import Clock
 from .components import LayerContext
 from .gate import Gate
+from .guidance import Guidance
 from .layouts import Layouts
 from .ledger import Call, Ledger, Place
 from .plan import Plan
@@ -29,8 +30,7 @@ class Choosing:
         layouts: where the tokens are.
         ledger: where calls are entered once they are over.
         gate: decides where merging pays; None merges wherever possible.
-        guided: whether the halves of guidance are to share a plan.
-        guidance: how the denoiser gets them, one of ``mergekit_diff.sites.GUIDANCE``.
+        guidance: which halves of guidance share a plan.
     """
 
     def __init__(
@@ -40,13 +40,12 @@ class Choosing:
         layouts: Layouts,
         ledger: Ledger,
         gate: Gate | None,
-        guided: Callable[[], bool],
-        guidance: str,
+        guidance: Guidance,
     ) -> None:
         self.observers: list[Observer] = []
         self.calls: dict[tuple[str, ...], Call] = {}
         self._planner, self._clock, self._layouts, self._ledger, self._gate = planner, clock, layouts, ledger, gate
-        self._guided, self._guidance = guided, guidance
+        self._guidance = guidance
         self._places: dict[tuple[str, str], Place] = {}
         self._left_out: set[str] = set()
         self._running = False
@@ -135,8 +134,5 @@ class Choosing:
     def _seen(self, place: Place, batch: int) -> Seen:
         """Which rows of a batch decide the plan of a place."""
         together = any(place.site.shares(role) for role in place.roles)
-        if not self._guided() or self._guidance == "calls" or self._clock.partial:
-            return Seen(together=together)
-        if batch % 2:
-            raise ValueError(f"share='cfg': expected rows [uncond, cond], so an even batch; got {batch}")
-        return Seen(2, int(self._guidance == "uncond-cond"), together)
+        halves = (1, 0) if self._clock.partial else self._guidance.rows(batch)
+        return Seen(*halves, together)

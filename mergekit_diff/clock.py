@@ -27,14 +27,14 @@ class Clock:
         self._pipe, self._noise_at = pipe, TIMES[time]
         self._schedule: Timesteps | None = None
         self._calls_per_step: int | None = None
-        self._rows, self._most_rows = 0, 0
+        self._rows, self._most_rows = 0, 0  # of this call, and the most of its step
         self.image = -1
         self.start_image()
 
     def start_image(self) -> None:
         """The next call belongs to a new image."""
         self.image += 1
-        self.step, self.call, self._last = -1, 0, None
+        self.step, self.call, self._last, self._image_rows = -1, 0, None, 0
 
     def tick(self, timestep: Any, rows: int = 1) -> None:  # noqa: ANN401
         """Record that the denoiser is called.
@@ -46,7 +46,7 @@ class Clock:
         t = self._noisiest(timestep)
         if self._last is not None and self._is_new_image(t, rows):
             self.start_image()
-        self._rows = rows
+        self._rows, self._image_rows = rows, max(self._image_rows, rows)
         if self._last is None:
             self._schedule = Timesteps.of(self._scheduler, self._noise_at(t))
         elif not self._has_moved_on(t):
@@ -60,8 +60,8 @@ class Clock:
 
     @property
     def partial(self) -> bool:
-        """Whether this call has fewer rows than another one of its step, as the third one of skip-layer guidance does."""
-        return self._rows < self._most_rows
+        """Whether an earlier call of this image had more rows, as where guidance has ended or in skip-layer guidance."""
+        return self._rows < self._image_rows
 
     @property
     def timestep(self) -> float:

@@ -57,7 +57,7 @@ class Options:
             object.__setattr__(self, "roles", _words(self.roles, ROLES, "role"))
             if not self.roles:
                 raise ValueError(f"expected at least one role, got none; possible: {', '.join(ROLES)}")
-            if "block" in self.roles and len(self.roles) > 1:
+            if "block" in self.roles and self.roles != ("block",):
                 raise ValueError(f"expected role 'block' alone, since it includes the others; got {', '.join(self.roles)}")
         if self.share is not None:
             object.__setattr__(self, "share", _words(self.share, SHARE, "share"))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .clock import Clock
 from .components import LayerContext, MergeStrategy, RatioSchedule
+from .guidance import Guidance
 from .plan import MergePlan, Plan, as_ready
 from .settling import schedules, settled
 from .signals import Signals
@@ -108,7 +109,7 @@ class Planner:
         refresh: the age in steps at which a plan is made anew.
         num_sites: how many of them one denoiser has.
         by_grid: whether the sites of one grid share the first one's plan within a step.
-        by_step: whether all calls of a step share the first one's plan.
+        guidance: whether all calls of a step share the first one's plan.
         seed: all noise is drawn from (seed, step, site).
 
     Raises:
@@ -124,11 +125,11 @@ class Planner:
         num_sites: int,
         refresh: int,
         by_grid: bool,
-        by_step: bool,
+        guidance: Guidance,
         seed: int,
     ) -> None:
         self.strategy, self.clock, self.num_sites, self.refresh = strategy, clock, num_sites, refresh
-        self.by_grid, self.by_step, self.seed = by_grid, by_step, seed
+        self.by_grid, self.guidance, self.seed = by_grid, guidance, seed
         self._signals = Signals(strategy, sites)
         self._kept: dict[tuple[Any, ...], Turn] = {}
         self._settled: dict[tuple[Any, ...], MergeStrategy] = {}
@@ -210,7 +211,7 @@ class Planner:
 
     def _key(self, ctx: LayerContext) -> tuple[Any, ...]:
         """What has a plan of its own within a step."""
-        return ctx.grid if self.by_grid else ctx.site, 0 if self.by_step else self.clock.call, ctx.role
+        return ctx.grid if self.by_grid else ctx.site, 0 if self.guidance.by_step else self.clock.call, ctx.role
 
     def _last(self, ctx: LayerContext, layout: tuple[Tokens, Seen], settings: tuple[Any, ...]) -> tuple[Plan | None, int]:
         """The plan to give as ``last_plan``, and the step since which such plans have been given in turn."""

@@ -14,6 +14,7 @@ from .compiling import Compiled, inputs_of
 from .components import LayerContext, MergeStrategy
 from .denoisers import Denoiser, offered
 from .gate import Decision, Gate
+from .guidance import Guidance
 from .hooks import SiteHooks
 from .layouts import Layouts
 from .ledger import Ledger
@@ -45,10 +46,11 @@ class MergeSession:
         self._denoisers = [Denoiser.of(model, name if len(models) > 1 else "") for name, model in models.items()]
         family, found = self._denoisers[0].family, [site for denoiser in self._denoisers for site in denoiser.sites]
         self._clock = Clock(self._pipe, family.time)
-        self._roles = offered(found, options.roles and tuple(options.roles), tuple(self.options.roles or ()))
+        self._roles = offered(found, None if options.roles is None else tuple(options.roles), tuple(self.options.roles or ()))
         chosen = [denoiser.chosen(self.options.levels, self._roles) for denoiser in self._denoisers]
         sites = [site for group in chosen for site in group]
         refresh, share = self.options.refresh or 1, tuple(self.options.share or ())
+        guidance = Guidance(self._pipe, family.guidance, "cfg" in share, asked=options.share is not None)
         planner = Planner(
             strategy,
             self._clock,
@@ -56,7 +58,7 @@ class MergeSession:
             num_sites=max(map(len, chosen)),
             refresh=refresh,
             by_grid="grid" in share,
-            by_step="cfg" in share and family.guidance == "calls",
+            guidance=guidance,
             seed=self.options.seed,
         )
         self._gate = None if self.options.gate == "none" else Gate(self.options.gate, refresh)
@@ -70,8 +72,7 @@ class MergeSession:
             self._layouts,
             self._ledger,
             self._gate,
-            guided=lambda: "cfg" in share and getattr(self._pipe, "do_classifier_free_guidance", True),
-            guidance=family.guidance,
+            guidance,
         )
         self._handles: list[RemovableHandle] = []
         self._compiled: dict[nn.Module, Compiled] = {}

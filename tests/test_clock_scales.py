@@ -203,6 +203,16 @@ def test_shared_guidance_lets_a_call_of_half_the_rows_pass():
         predict(model, half)
 
 
+def test_shared_guidance_lets_steps_without_guidance_pass():
+    model, inputs = build("z_image")
+    pipe = SimpleNamespace(transformer=model, scheduler=flow(2), do_classifier_free_guidance=True)
+    half = {name: value[:1] for name, value in inputs.items()}
+    with merging(pipe, "retom", window=2, share="cfg", strict=True) as session:
+        for t, arguments in zip(pipe.scheduler.timesteps, (inputs, half), strict=True):
+            predict(model, arguments | {"t": (1 - t / 1000).expand(len(arguments["t"]))})
+    assert {row["calls"] for row in session.report().to_dicts()} == {2}
+
+
 def test_a_clean_first_frame_may_come_and_go(recorder):
     strategy, seen = recorder
     model, inputs = build("wan_from_image")

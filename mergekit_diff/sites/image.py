@@ -40,10 +40,9 @@ def by_shapes(arguments: Mapping[str, Any]) -> Layout:
 def by_list(arguments: Mapping[str, Any]) -> Layout:
     """Z-Image: a (C, f, h, w) latent for each row; padding and text are behind, at any length of the text."""
     images, patch, frames = arguments["x"], arguments.get("patch_size", 2), arguments.get("f_patch_size", 1)
-    shapes = {None if isinstance(image, list) else tuple(image.shape[1:]) for image in images}
-    if len(shapes) > 1 or None in shapes:
+    if any(isinstance(image, list) or image.shape != images[0].shape for image in images):
         raise ValueError("Z-Image: expected one image of the same size in every row, got several images or sizes")
-    f, h, w = next(iter(shapes))
+    _, f, h, w = images[0].shape
     sides = h // patch, w // patch
     return Layout(sides if f == frames else (f // frames, *sides), start=0)
 

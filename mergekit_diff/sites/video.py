@@ -51,10 +51,10 @@ def by_frames(size: int, frames: int) -> Callable[[Mapping[str, Any]], Layout]:
 
 def by_numbers(arguments: Mapping[str, Any]) -> Layout:
     """LTX: the numbers of frames, rows and columns, or a position (B, 3, tokens) of every token, those of conditions in front."""
-    grid = tuple(arguments.get(name) for name in ("num_frames", "height", "width"))
-    if None in grid:
-        grid = tuple(len(axis.unique()) for axis in arguments["video_coords"][0])
-    return noisy(grid, arguments["timestep"])
+    sides = [arguments.get(name) for name in ("num_frames", "height", "width")]
+    if None in sides:
+        sides = [len(axis.unique()) for axis in arguments["video_coords"][0]]
+    return noisy((*sides,), arguments["timestep"])
 
 
 @register_family("CogVideoXTransformer3DModel")
