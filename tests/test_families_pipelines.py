@@ -1,0 +1,93 @@
+"""Merging in whole pipelines of transformers and videos, as users load them: from a folder, from the prompt to the output."""
+
+from functools import cache
+
+import pytest
+import torch
+from tiny_pipelines import PIPELINES, generate, load, save
+
+from mergekit_diff import merging, names
+from mergekit_diff.target import denoisers_of
+
+STRATEGIES = names("strategy")
+ROTATION = {name: STRATEGIES[i % len(STRATEGIES)] for i, name in enumerate(PIPELINES)}
+PAIRS = [
+    pytest.param(name, strategy, marks=() if ROTATION[name] == strategy else pytest.mark.nightly)
+    for name in PIPELINES
+    for strategy in STRATEGIES
+]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """A pipeline that was saved and loaded again, with its arguments."""
+
+    @cache
+    def loaded(name):
+        folder = tmp_path_factory.mktemp(name)
+        save(name, folder)
+        return load(folder)
+
+    return loaded
+
+
+@pytest.mark.parametrize(("name", "strategy"), PAIRS)
+def test_same_seed_gives_the_same_output_and_leaving_gives_the_base(name, strategy, pipeline, count_hooks):
+    pipe, arguments = pipeline(name)
+    base = generate(pipe, arguments)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    with merging(pipe, strategy, strict=True) as session:
+        merged = generate(pipe, arguments)
+        other = generate(pipe, arguments, seed=1)
+        assert torch.equal(generate(pipe, arguments), merged)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert merged.isfinite().all() and not torch.equal(merged, base) and not torch.equal(merged, other)
+    assert session.report().granted > 0.25
+    assert torch.equal(generate(pipe, arguments), base)
+    assert all(count_hooks(denoiser) == 0 for denoiser in denoisers_of(pipe)[1].values())
+
+
+@pytest.mark.parametrize("role", ("self_attention", "block"))
+@pytest.mark.parametrize("name", PIPELINES)
+def test_half_of_the_tokens_merge_at_every_site(name, role, pipeline):
+    pipe, arguments = pipeline(name)
+    with merging(pipe, "retom", window=2, ratio=0.5, roles=role, refresh=2) as session:
+        generate(pipe, arguments)
+    rows = [row for row in session.report().to_dicts() if "over time" not in row["note"]]
+    calls = {row["calls"] for row in rows}
+    assert {row["granted"] for row in rows} == {0.5} and len(calls) == 1 and calls <= {4, 8}
+    assert {row["plans"] for row in rows} <= {1, 2, 4}
+
+
+@pytest.mark.parametrize("steps", (4, 20))
+@pytest.mark.parametrize("name", PIPELINES)
+def test_steps_and_progress_are_those_of_the_schedule(name, steps, pipeline):
+    pipe, arguments = pipeline(name)
+    seen = set()
+    with merging(pipe, "random-dest", refresh=1) as session:
+        session.observe(lambda x, ctx, plan, made: seen.add((ctx.step, ctx.num_steps, round(ctx.progress, 6))))
+        generate(pipe, arguments, steps)
+    times = [float(t) for t in pipe.scheduler.timesteps]
+    shares = [round((times[0] - t) / (times[0] - times[-1]), 6) for t in times]
+    assert len(times) == steps and sorted(seen) == [(step, steps, share) for step, share in enumerate(shares)]
+
+
+def test_each_denoiser_of_a_pair_merges_in_its_own_steps(pipeline):
+    pipe, arguments = pipeline("wan")
+    seen = {}
+    with merging(pipe, "retom", window=2, refresh=1) as session:
+        session.observe(lambda x, ctx, plan, made: seen.setdefault(ctx.site.split(".")[0], set()).add(ctx.step))
+        generate(pipe, arguments)
+    assert seen == {"transformer": {0, 1}, "transformer_2": {2, 3}}
+
+
+def test_one_plan_serves_both_calls_of_a_pipeline_that_guides(pipeline):
+    pipe, arguments = pipeline("wan")
+    made = {}
+    for scale in (1.0, 3.0):
+        for share in (None, ()):
+            with merging(pipe, "retom", window=2, refresh=1, share=share) as session:
+                generate(pipe, arguments | {"guidance_scale": scale})
+            made[scale, share] = {row["plans"] for row in session.report().to_dicts()}
+    assert made == {(1.0, None): {2}, (1.0, ()): {2}, (3.0, None): {2}, (3.0, ()): {4}}
