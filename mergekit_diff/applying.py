@@ -38,8 +38,8 @@ def merging(
             Where "cfg" is only the strategy's default, it holds if the pipeline says that it guides.
         gate: "none"; "auto" to skip sites where merging would cost more time than it saves; or what ``gates()`` of an earlier
             session returned.
-        proportional: whether a merged key counts as often in self-attention as it has tokens; None also means True where text
-            attends beside the image.
+        proportional: whether a merged key counts as often in self-attention as it has tokens; where neither this nor the strategy
+            says, only where text attends beside the image.
         rotary: how "key_value" merges keys that were rotated by their positions, as in :class:`mergekit_diff.options.Options`.
         seed: of all noise.
         strict: raise where a session that merged nothing would warn.

@@ -56,7 +56,7 @@ class Defaults:
     refresh: int
     levels: int | None
     share: tuple[str, ...]
-    proportional: bool
+    proportional: bool | None
 
 
 class MergeStrategy(Part):
@@ -67,7 +67,7 @@ class MergeStrategy(Part):
     refresh: ClassVar[int] = 1
     levels: ClassVar[int | None] = None
     share: ClassVar[tuple[str, ...]] = ()
-    proportional: ClassVar[bool] = False
+    proportional: ClassVar[bool | None] = None
     needs: ClassVar[tuple[str, ...]] = ()
 
     def asks(self) -> tuple[str, ...]:

@@ -27,8 +27,9 @@ class Options:
         gate: "none" merges wherever possible; "auto" skips a site where merging takes more time than it saves on this device;
             what ``gates()`` of an earlier session returned repeats its decisions.
         proportional: whether a merged key counts as often in self-attention as it has tokens: the logarithm of its group's
-            size is added to its scores (proportional attention, Bolya et al. 2023, arXiv 2210.09461). None also means True
-            where other tokens attend beside them: without it the text would gain weight even if copies merge.
+            size is added to its scores (proportional attention, Bolya et al. 2023, arXiv 2210.09461). If it is None for the
+            strategy too, only where other tokens attend beside them: without it the text would gain weight even if copies
+            merge.
         rotary: how "key_value" merges keys that were rotated by their positions: "values" (the representative's key, the mean of
             the values), "pick" (its key and value), "mean" (the mean of both), "before" (tokens merge before they are projected,
             and are rotated at the representative's position, as in the other roles). None is "values".

@@ -38,7 +38,7 @@ class MergeSession:
     """
 
     def __init__(self, target: Any, strategy: MergeStrategy, options: Options) -> None:  # noqa: ANN401
-        self.strategy, self.options, self._named = strategy, options.filled(strategy), options
+        self.strategy, self.options = strategy, options.filled(strategy)
         self._pipe, models = denoisers_of(target)
         self.model = next(iter(models.values()))
         for model in models.values():
@@ -206,15 +206,12 @@ class MergeSession:
         self._handles.append(denoiser.model.register_forward_hook(on_return, always_call=True))
 
     def _hooks(self, site: Site, depth: int) -> SiteHooks:
-        sized = self._named.proportional
-        if sized is None:
-            sized = True if self.options.proportional else None
         return SiteHooks(
             site,
             self._roles,
             self._choosing.chooser(site, self._roles, depth),
             lambda x: self._layouts.of(site, x),
-            proportional=sized,
+            proportional=self.options.proportional,
             rotary=self.options.rotary or "values",
             bypassed=lambda: self._choosing.leave_out(site),
         )

@@ -89,7 +89,7 @@ def test_none_takes_the_default_of_the_strategy_and_a_wrapper_that_of_its_inner_
         share = ("cfg",)
 
     wrapped = make("strategy", {"name": "dynamic-ratio", "inner": "weighs-sizes"})
-    cases = [("weighs-sizes", None, True), (wrapped, None, True), (wrapped, False, False), ("retom-paper", None, False)]
+    cases = [("weighs-sizes", None, True), (wrapped, None, True), (wrapped, False, False), ("retom-paper", None, None)]
     for strategy, chosen, expected in cases:
         with merging(tiny_unet(), strategy, proportional=chosen) as session:
             session.remove_hooks()

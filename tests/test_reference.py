@@ -22,6 +22,11 @@ def windows_of(grid, size, offset=None):
     return list(places.values())
 
 
+def sides(grid, side):
+    """What one side means: on a video's grid, windows that stay inside a frame."""
+    return (1, side, side) if len(grid) == 3 else (side,) * len(grid)
+
+
 def cosine(a, b):
     return float(a @ b / (a.norm() * b.norm()))
 
@@ -109,9 +114,15 @@ def test_retom_merges_each_window_into_its_token_of_highest_mean_similarity(grid
     plan = strategy.plan(x, context(grid))
     merged = plan.merge(x)
     for row in range(2):
-        groups = slow_windows(x[row], windows_of(grid, (4,) * len(grid)), ratio, mean_similarity)
+        groups = slow_windows(x[row], windows_of(grid, sides(grid, 4)), ratio, mean_similarity)
         assert as_groups(plan, row) == groups
         torch.testing.assert_close(merged[row], slow_merge(x[row], groups, alpha), atol=1e-6, rtol=1e-6)
+
+
+def test_windows_of_three_sides_reach_over_frames(context, tokens):
+    x, size = tokens(1, 60, dtype=torch.float64), (2, 4, 4)
+    plan = make("strategy", {"name": "retom-paper", "ratio": 0.5, "window": list(size)}).plan(x, context((3, 4, 5)))
+    assert as_groups(plan) == slow_windows(x[0], windows_of((3, 4, 5), size), 0.5, mean_similarity)
 
 
 def test_retom_takes_its_window_from_the_stage(context, tokens):
@@ -143,7 +154,7 @@ def test_shifted_windows_begin_half_a_window_earlier_at_odd_sites(grid, side, de
     window = {"name": "shifted", "inner": side, "by": "depth"}
     plan = make("strategy", {"name": "retom-paper", "ratio": 0.5, "window": window}).plan(x, context(grid, depth=depth))
     offset = (depth * (side // 2),) * len(grid)
-    expected = slow_windows(x[0], windows_of(grid, (side,) * len(grid), offset), 0.5, mean_similarity)
+    expected = slow_windows(x[0], windows_of(grid, sides(grid, side), offset), 0.5, mean_similarity)
     members = as_groups(plan).values()
     assert sorted(map(sorted, members)) == sorted(map(sorted, expected.values()))
 
@@ -175,7 +186,7 @@ def test_random_dest_merges_each_window_into_its_token_of_most_noise(grid, ratio
     merged = plan.merge(x)
     noise = ctx.noise.tolist()
     for row in range(2):
-        windows = windows_of(grid, (4,) * len(grid))
+        windows = windows_of(grid, sides(grid, 4))
         groups = slow_windows(x[row], windows, ratio, lambda _, window: max(window, key=noise.__getitem__))
         assert as_groups(plan, row) == groups
         torch.testing.assert_close(merged[row], slow_merge(x[row], groups, alpha), atol=1e-6, rtol=1e-6)
@@ -188,7 +199,7 @@ def test_random_dest_merges_each_window_into_its_token_of_most_noise(grid, ratio
 def test_retom_merges_into_the_representative_that_is_set(grid, rule, rank, draw, context, tokens):
     x, ctx = tokens(2, math.prod(grid), dtype=torch.float64), context(grid)
     numbers = (ctx.noise if draw == "anew" else ctx.still).tolist()
-    windows = windows_of(grid, (4,) * len(grid))
+    windows = windows_of(grid, sides(grid, 4))
     for ratio in (0.25, 0.5, 0.95):
         settings = {"ratio": ratio, "window": 4, "representative": rule, "rank": rank, "draw": draw}
         plan = make("strategy", {"name": "retom-paper", **settings}).plan(x, ctx)
@@ -204,7 +215,7 @@ def test_alpha_weighs_groups_of_any_size(grid, alpha, context, tokens):
         x, context(grid)
     )
     for row in range(2):
-        groups = slow_windows(x[row], windows_of(grid, (4,) * len(grid)), 0.4, mean_similarity, "grid")
+        groups = slow_windows(x[row], windows_of(grid, sides(grid, 4)), 0.4, mean_similarity, "grid")
         torch.testing.assert_close(plan.merge(x)[row], slow_merge(x[row], groups, alpha), atol=1e-6, rtol=1e-6)
 
 
@@ -251,7 +262,7 @@ def test_kept_representatives_are_those_of_earlier_tokens_and_sources_those_of_n
     for x in (second, third):
         plan = strategy.plan(x, context(grid, noise=noise[1], signals={"last_plan": plan}))
         for row in range(2):
-            windows = windows_of(grid, (4,) * len(grid))
+            windows = windows_of(grid, sides(grid, 4))
             chosen = {tuple(window): representative(rule, noise[0].tolist())(first[row], window) for window in windows}
             groups = slow_windows(x[row], windows, 0.5, lambda _, window, chosen=chosen: chosen[tuple(window)], rank)
             assert as_groups(plan, row) == groups
@@ -292,7 +303,7 @@ def test_tomesd_merges_the_most_similar_sources_into_their_nearest_destination(g
     merged = plan.merge(x)
     for row in range(2):
         noise = ctx.noise.tolist() if randomize else None
-        groups = slow_tomesd(x[row], grid, (2,) * len(grid), ratio, noise)
+        groups = slow_tomesd(x[row], grid, sides(grid, 2), ratio, noise)
         assert as_groups(plan, row) == groups
         torch.testing.assert_close(merged[row], slow_merge(x[row], groups), atol=1e-6, rtol=1e-6)
 
@@ -373,7 +384,7 @@ def test_dynamic_ratio_by_threshold_follows_the_share_of_alike_tokens(grid, thre
     ratio = min(0.9, max(0.0, 1 - kept / n))
     expected = make("strategy", {"name": "tomesd", "ratio": ratio}).plan(x, ctx)
     assert torch.equal(plan.assign, expected.assign)
-    assert abs(plan.num_groups - max(min(kept, n), n - int(0.9 * n), len(windows_of(grid, (2,) * len(grid))))) <= 1
+    assert abs(plan.num_groups - max(min(kept, n), n - int(0.9 * n), len(windows_of(grid, sides(grid, 2))))) <= 1
 
 
 def test_dynamic_ratio_by_threshold_merges_a_flat_picture_and_spares_a_busy_one(context, tokens):
@@ -399,10 +410,10 @@ def test_local_match_is_tomesd_with_destinations_of_the_same_block_only(grid, st
     x, ctx = tokens(2, math.prod(grid), dtype=torch.float64), context(grid)
     plan = make("strategy", {"name": "local-match", "ratio": ratio, "stride": stride, "reach": reach}).plan(x, ctx)
     noise = ctx.noise.tolist()
-    chosen = {max(window, key=noise.__getitem__) for window in windows_of(grid, (stride,) * len(grid))}
+    chosen = {max(window, key=noise.__getitem__) for window in windows_of(grid, sides(grid, stride))}
     for row in range(2):
         nearest = {}
-        for block in windows_of(grid, (stride * reach,) * len(grid)):
+        for block in windows_of(grid, sides(grid, stride * reach)):
             for i in set(block) - chosen:
                 nearest[i] = max(chosen.intersection(block), key=lambda j: cosine(x[row, i], x[row, j]))
         r = min(round(len(noise) * ratio), len(nearest))

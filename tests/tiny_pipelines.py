@@ -183,8 +183,6 @@ def animatediff():
     parts = tiny_pipeline().components
     shape = {"motion_layers_per_block": 1, "motion_norm_num_groups": 8, "motion_num_attention_heads": 2}
     adapter = diffusers.MotionAdapter(block_out_channels=(16, 32), **shape)
-        block_out_channels=(16, 32), motion_layers_per_block=1, motion_norm_num_groups=8, motion_num_attention_heads=2
-    )
     scheduler = diffusers.EulerDiscreteScheduler(beta_schedule="linear", steps_offset=1)
     names = ("vae", "text_encoder", "tokenizer", "unet")
     pipe = diffusers.AnimateDiffPipeline(**{name: parts[name] for name in names}, motion_adapter=adapter, scheduler=scheduler)

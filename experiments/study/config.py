@@ -27,6 +27,7 @@ class Merging:
     share: list[str] | None = None
     gate: str = "none"
     proportional: bool | None = None
+    rotary: str | None = None
     seed: int = 0
 
 

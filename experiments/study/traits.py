@@ -14,6 +14,8 @@ from .choosing import drawn_from, is_scheduled, is_shared
 
 SAME, OWN = "the same in both", "own representatives in each guidance half"
 NEVER, ALWAYS, SCHEDULE = "never", "at every step", "schedule"
+UNSET = {"levels": "all", "proportional": "where attention is joint", "rotary": "values"}
+"""What None means."""
 FOLLOWS = {"halves": "share", "redrawn": "refresh"}
 """Traits that follow from an option: where the sweep sets that option, they are meant to differ."""
 
@@ -27,6 +29,7 @@ class Traits:
         levels: as in ``merging``.
         share: as in ``merging``.
         proportional: as in ``merging``.
+        rotary: as in ``merging``.
         refresh: as in ``merging``.
         gate: as in ``merging``.
         random: whether the choice depends on a draw.
@@ -39,7 +42,8 @@ class Traits:
     roles: list[str]
     levels: int | None
     share: list[str]
-    proportional: bool
+    proportional: bool | None
+    rotary: str | None
     refresh: int
     gate: str
     random: bool
@@ -84,7 +88,7 @@ def _differences(cell: Cell, control: Cell, own: dict[str, Any], other: dict[str
     """The lines of :func:`differences`, from the traits of both."""
     apart = [name for name in own if own[name] != other[name] and name != "random"]
     meant = [name for name in apart if _is_meant(name, cell, control, own, other)]
-    return [f"{name}: {_text(own[name])}, control: {_text(other[name])}" for name in apart if name not in meant]
+    return [f"{name}: {_text(name, own[name])}, control: {_text(name, other[name])}" for name in apart if name not in meant]
 
 
 def _redrawn(anew: bool, scheduled: bool, refresh: int, steps: int) -> str:
@@ -104,5 +108,5 @@ def _is_meant(name: str, cell: Cell, control: Cell, own: dict[str, Any], other: 
     return name == "redrawn" and same_strategy and SCHEDULE in (own[name], other[name])
 
 
-def _text(value: Any) -> str:  # noqa: ANN401
-    return (", ".join(value) or "none") if isinstance(value, list) else "all" if value is None else str(value).lower()
+def _text(name: str, value: Any) -> str:  # noqa: ANN401
+    return (", ".join(value) or "none") if isinstance(value, list) else UNSET[name] if value is None else str(value).lower()
