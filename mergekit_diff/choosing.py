@@ -13,7 +13,7 @@ from .guidance import Guidance
 from .layouts import Layouts
 from .ledger import Call, Ledger, Place
 from .plan import Plan
-from .planner import Planner, Seen, Tokens
+from .planner import BatchView, Planner, Tokens
 from .recomputing import Plans, Recomputation
 from .rows import inside
 from .sites import Site
@@ -21,7 +21,7 @@ from .sites import Site
 Observer = Callable[[Tensor, LayerContext, Plan | None, bool], None]
 
 
-class Choosing:
+class Chooser:
     """The plans of the call that runs.
 
     Args:
@@ -77,7 +77,7 @@ class Choosing:
             unmerged.runs = 0
         self._ledger.note(site.name, "left out: its attention does not call scaled_dot_product_attention")
 
-    def chooser(self, site: Site, roles: tuple[str, ...], depth: int) -> Callable[[Tensor], Plans]:
+    def for_site(self, site: Site, roles: tuple[str, ...], depth: int) -> Callable[[Tensor], Plans]:
         """The function that gives a site's hooks its plans."""
         shared = tuple(role for role in roles if role != "key_value" and site.offers(role))
         own = tuple(role for role in roles if role == "key_value" and site.offers(role))
@@ -100,8 +100,8 @@ class Choosing:
 
     def fresh_plan(self, x: Tensor, ctx: LayerContext) -> Plan | None:
         """The plan that would be made here and now for (B, N, C) tokens; it is not used."""
-        seen = self._seen(self._places[ctx.site, ctx.role], len(x))
-        return self._planner.plan(x, self._planner.due(ctx, Tokens.of(x, ctx.grid), seen))
+        view = self._view(self._places[ctx.site, ctx.role], len(x))
+        return self._planner.plan(x, self._planner.due(ctx, Tokens.of(x, ctx.grid), view))
 
     def _plan(self, x: Tensor, grid: tuple[int, ...], place: Place) -> Plan | None:
         """The plan for (B, N, C) tokens; in a compiled call, whether one is due was decided before."""
@@ -118,7 +118,7 @@ class Choosing:
 
     def _visit(self, place: Place, tokens: Tokens, x: Tensor | None = None) -> Call:
         ctx = self._planner.context(place.site, place.roles[0], place.depth, tokens.grid)
-        turn = self._planner.turn(ctx, tokens, self._seen(place, tokens.batch))
+        turn = self._planner.turn(ctx, tokens, self._view(place, tokens.batch))
         made = turn.due
         if self._gate is not None and made:
             known = self._gate.known(place, tokens)
@@ -131,8 +131,8 @@ class Choosing:
         self.calls[place.key] = Call(place, ctx, tokens, turn, made and (turn.gate is None or turn.gate["merges"]))
         return self.calls[place.key]
 
-    def _seen(self, place: Place, batch: int) -> Seen:
+    def _view(self, place: Place, batch: int) -> BatchView:
         """Which rows of a batch decide the plan of a place."""
         together = any(place.site.shares(role) for role in place.roles)
         halves = (1, 0) if self._clock.partial else self._guidance.rows(batch)
-        return Seen(*halves, together)
+        return BatchView(*halves, together)

@@ -113,7 +113,7 @@ class Ledger:
             tally.notes["the strategy left it alone"] = None
         elif plan.num_groups == plan.num_tokens:
             tally.notes["every token was kept (M = N)"] = None
-        if self.strategy.batch_shared or (call.turn.seen.together and call.tokens.batch > 1):
+        if self.strategy.batch_shared or (call.turn.view.together and call.tokens.batch > 1):
             tally.notes["batch-shared"] = None
         for schedule in schedules(self.strategy):
             if isinstance(schedule, WindowSchedule) and (size := schedule(ctx)) != (inside := cut(schedule, ctx)):

@@ -37,13 +37,13 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Seen:
+class BatchView:
     """Which rows of a batch a strategy sees.
 
     Args:
         parts: 2 if the rows are the halves of guidance and the plan comes from one of them alone, else 1.
         part: which of them.
-        together: whether these rows get one plan, from all of them: then they are seen as one row of longer tokens.
+        together: whether these rows get one plan, from all of them: then it gets them as one row of longer tokens.
     """
 
     parts: int = 1
@@ -67,7 +67,7 @@ class Turn:
     Args:
         strategy: makes the plan; its schedules are replaced by what they returned for ``ctx``.
         ctx: where and when the plan is made, with its noise.
-        seen: the rows that the strategy sees.
+        view: the rows that the strategy sees.
         tokens: the layout that the plan is for.
         image: index of the image that it was made for.
         settings: what the schedules returned.
@@ -82,7 +82,7 @@ class Turn:
 
     strategy: MergeStrategy
     ctx: LayerContext
-    seen: Seen
+    view: BatchView
     tokens: Tokens
     image: int
     settings: tuple[Any, ...]
@@ -152,13 +152,13 @@ class Planner:
             still=torch.empty(0),
         )
 
-    def turn(self, ctx: LayerContext, tokens: Tokens, seen: Seen) -> Turn:
+    def turn(self, ctx: LayerContext, tokens: Tokens, view: BatchView) -> Turn:
         """The plan to use here and now: one that is still valid, or one that is due.
 
         Args:
             ctx: from :meth:`context`.
             tokens: layout of the block's input.
-            seen: as in :class:`Turn`.
+            view: as in :class:`Turn`.
 
         Raises:
             ValueError: the tokens do not fit the grid.
@@ -169,32 +169,32 @@ class Planner:
             )
         key = self._key(ctx)
         kept = self._kept.get(key)
-        if kept is not None and self._holds(kept, ctx, (tokens, seen)):
+        if kept is not None and self._holds(kept, ctx, (tokens, view)):
             kept.checked = ctx.step
             return kept
-        self._kept[key] = self.due(ctx, tokens, seen)
+        self._kept[key] = self.due(ctx, tokens, view)
         return self._kept[key]
 
-    def due(self, ctx: LayerContext, tokens: Tokens, seen: Seen) -> Turn:
+    def due(self, ctx: LayerContext, tokens: Tokens, view: BatchView) -> Turn:
         """A plan that is due here and now; unlike that of :meth:`turn`, it is not kept."""
         settings = self._settings(ctx)
         if settings not in self._settled:
             self._settled[settings] = settled(self.strategy, ctx)
-        last, since = self._last(ctx, (tokens, seen), settings)
+        last, since = self._last(ctx, (tokens, view), settings)
         ctx = dataclasses.replace(
             ctx,
             noise=self._noise(f"{self.seed}/{ctx.step}/{ctx.site}", tokens),
             still=self._noise(f"{self.seed}/still/{ctx.site}", tokens),
             signals={} if last is None else {"last_plan": last},
         )
-        return Turn(self._settled[settings], ctx, seen, tokens, self.clock.image, settings, ctx.step, since)
+        return Turn(self._settled[settings], ctx, view, tokens, self.clock.image, settings, ctx.step, since)
 
     @torch.no_grad()
     def plan(self, x: Tensor, turn: Turn) -> Plan | None:
         """The plan of a turn for (B, N, C) tokens, made if it is due; this is the only place where plans are made."""
         if turn.due:
-            rows = turn.seen.rows(x)
-            plan = turn.strategy.plan(turn.seen.folded(rows), self._signals.added(turn.ctx, rows, turn.seen.folded))
+            rows = turn.view.rows(x)
+            plan = turn.strategy.plan(turn.view.folded(rows), self._signals.added(turn.ctx, rows, turn.view.folded))
             turn.chosen = plan if "last_plan" in self._signals.words else None
             if isinstance(plan, MergePlan):
                 plan = plan.repeat(len(x) // len(plan.assign))
@@ -213,10 +213,10 @@ class Planner:
         """What has a plan of its own within a step."""
         return ctx.grid if self.by_grid else ctx.site, 0 if self.guidance.by_step else self.clock.call, ctx.role
 
-    def _last(self, ctx: LayerContext, layout: tuple[Tokens, Seen], settings: tuple[Any, ...]) -> tuple[Plan | None, int]:
+    def _last(self, ctx: LayerContext, layout: tuple[Tokens, BatchView], settings: tuple[Any, ...]) -> tuple[Plan | None, int]:
         """The plan to give as ``last_plan``, and the step since which such plans have been given in turn."""
         kept = self._kept.get(self._key(ctx)) if "last_plan" in self._signals.words else None
-        if kept is None or kept.image != self.clock.image or (kept.tokens, kept.seen) != layout:
+        if kept is None or kept.image != self.clock.image or (kept.tokens, kept.view) != layout:
             return None, ctx.step
         if _windows(kept.settings) != _windows(settings):
             return None, ctx.step
@@ -231,8 +231,8 @@ class Planner:
         """What the strategy's schedules return here and now."""
         return tuple(s(ctx) if isinstance(s, RatioSchedule) else (s(ctx), s.offset(ctx)) for s in schedules(self.strategy))
 
-    def _holds(self, kept: Turn, ctx: LayerContext, layout: tuple[Tokens, Seen]) -> bool:
-        if kept.image != self.clock.image or (kept.tokens, kept.seen) != layout:
+    def _holds(self, kept: Turn, ctx: LayerContext, layout: tuple[Tokens, BatchView]) -> bool:
+        if kept.image != self.clock.image or (kept.tokens, kept.view) != layout:
             return False
         if kept.ctx.site != ctx.site:  # shared by grid: the first site of that grid ran earlier in this step and checked it
             return kept.checked == ctx.step

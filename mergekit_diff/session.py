@@ -8,7 +8,7 @@ from weakref import WeakSet
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .choosing import Choosing, Observer
+from .choosing import Chooser, Observer
 from .clock import Clock
 from .compiling import Compiled, inputs_of
 from .components import LayerContext, MergeStrategy
@@ -66,14 +66,7 @@ class MergeSession:
         self._ledger.note_left_out({site.name for site in sites}, self.options.levels)
         self._ledger.note_replaced(tuple(self.options.roles or ()))
         self._layouts = Layouts(sites)
-        self._choosing = Choosing(
-            planner,
-            self._clock,
-            self._layouts,
-            self._ledger,
-            self._gate,
-            guidance,
-        )
+        self._chooser = Chooser(planner, self._clock, self._layouts, self._ledger, self._gate, guidance)
         self._handles: list[RemovableHandle] = []
         self._compiled: dict[nn.Module, Compiled] = {}
         try:
@@ -112,11 +105,11 @@ class MergeSession:
         Args:
             observer: called with the block's (B, N, C) input, the context, the plan and whether it was made in this call.
         """
-        self._choosing.observers.append(observer)
+        self._chooser.observers.append(observer)
 
     def fresh_plan(self, x: Tensor, ctx: LayerContext) -> Plan | None:
         """The plan that would be made here and now, for an observer to compare with the one in use; it is not used."""
-        return self._choosing.fresh_plan(x, ctx)
+        return self._chooser.fresh_plan(x, ctx)
 
     def new_image(self) -> None:
         """Announce that the next call belongs to a new image; only needed for a bare denoiser in your own loop."""
@@ -154,7 +147,7 @@ class MergeSession:
             handle.remove()
         for compiled in self._compiled.values():
             compiled.put_back()
-        self._choosing.forget()
+        self._chooser.forget()
         self._handles, self._compiled = [], {}
         for denoiser in self._denoisers:
             _ATTACHED.discard(denoiser.model)
@@ -193,14 +186,14 @@ class MergeSession:
             compiled = self._compiled.get(module)
             if compiled is not None:
                 inputs[:] = [inputs_of(layouts, args, kwargs)]
-            self._choosing.begin([] if compiled is None else compiled.visits(inputs[0]))
+            self._chooser.begin([] if compiled is None else compiled.visits(inputs[0]))
 
         def on_return(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-            self._choosing.end()
+            self._chooser.end()
             compiled = self._compiled.get(module)
             if compiled is not None and output is not None:  # None if it raised
-                compiled.learn(inputs[0], self._choosing.calls.values())
-            self._choosing.calls = {}
+                compiled.learn(inputs[0], self._chooser.calls.values())
+            self._chooser.calls = {}
 
         self._handles.append(denoiser.model.register_forward_pre_hook(on_call, with_kwargs=True))
         self._handles.append(denoiser.model.register_forward_hook(on_return, always_call=True))
@@ -209,16 +202,16 @@ class MergeSession:
         return SiteHooks(
             site,
             self._roles,
-            self._choosing.chooser(site, self._roles, depth),
+            self._chooser.for_site(site, self._roles, depth),
             lambda x: self._layouts.of(site, x),
             proportional=self.options.proportional,
             rotary=self.options.rotary or "values",
-            bypassed=lambda: self._choosing.leave_out(site),
+            bypassed=lambda: self._chooser.leave_out(site),
         )
 
     def _is_eager(self) -> bool:
         """Whether the call that runs must not be compiled."""
-        return not self._choosing.calls or bool(self._choosing.observers)
+        return not self._chooser.calls or bool(self._chooser.observers)
 
 
 def _refuse_attached_or_compiled(model: nn.Module) -> None:

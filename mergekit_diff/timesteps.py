@@ -3,6 +3,8 @@
 from itertools import pairwise
 from typing import Any
 
+import torch
+
 NEAR = 0.004
 """How far a timestep may be from the scheduler's, as a share of their range: a model in bfloat16 gets one that is rounded by half
 of that, so that neighbours may look the same."""
@@ -20,7 +22,7 @@ class Timesteps:
 
     def __init__(self, scheduler: Any, noise: float) -> None:  # noqa: ANN401
         self.timesteps, self._scheduler = scheduler.timesteps, scheduler
-        self._noise = [float(t) for t in scheduler.timesteps]
+        self._noise: list[float] = torch.as_tensor(scheduler.timesteps).tolist()
         self._near = NEAR * (max(self._noise) - min(self._noise))
         first = min(range(len(self._noise)), key=lambda i: abs(self._noise[i] - noise))
         unscaled = noise <= 1 < self._noise[0]

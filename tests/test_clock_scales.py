@@ -7,8 +7,9 @@ import pytest
 import torch
 from tiny_families import FRAMES, build, predict
 
-from mergekit_diff import merging
+from mergekit_diff import Layout, merging
 from mergekit_diff.clock import Clock
+from mergekit_diff.sites.video import noisy
 
 FORMS = {"t": lambda t: t, "t/1000": lambda t: t / 1000, "1-t/1000": lambda t: 1 - t / 1000}
 
@@ -211,6 +212,13 @@ def test_shared_guidance_lets_steps_without_guidance_pass():
         for t, arguments in zip(pipe.scheduler.timesteps, (inputs, half), strict=True):
             predict(model, arguments | {"t": (1 - t / 1000).expand(len(arguments["t"]))})
     assert {row["calls"] for row in session.report().to_dicts()} == {2}
+
+
+def test_rows_of_a_batch_may_be_at_different_times():
+    times = torch.tensor([[0.0, 0, 9, 9, 9, 9], [5, 5, 5, 5, 5, 5]])
+    assert noisy((3, 1, 2), times) == Layout((2, 1, 2), start=-4)
+    with pytest.raises(ValueError, match="expected a frame without clean tokens"):
+        noisy((2, 1, 2), torch.tensor([[0.0, 9, 9, 9], [9, 9, 0, 9]]))
 
 
 def test_a_clean_first_frame_may_come_and_go(recorder):

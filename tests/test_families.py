@@ -119,6 +119,14 @@ WITH_ROWS = [
 ]
 
 
+def test_every_family_with_rows_is_in_the_list():
+    declared = {(name, row.argument) for name in FAMILIES for site in find_sites(build(name)[0]) for row in site.rows}
+    listed = {(name, argument) for name, arguments in ROWS.items() for argument in arguments}
+    kinds = {name: type(build(name)[0]).__name__ for name in FAMILIES}
+    assert listed <= declared
+    assert {(kinds[name], argument) for name, argument in listed} == {(kinds[name], argument) for name, argument in declared}
+
+
 @pytest.mark.parametrize(("name", "argument", "role"), WITH_ROWS)
 def test_every_declared_row_is_needed(name, argument, role, families, monkeypatch):
     """Without one of them the outputs depend on how groups are counted, or tokens and rows no longer fit."""
@@ -389,6 +397,15 @@ def test_the_gate_knows_where_projections_are_not_saved(name, saves, tokens, mon
     site = find_sites(build(name)[0])[0]
     plan = Pairs().plan(tokens(1, 96), None)
     assert (gate.estimate(Place(site, ("key_value",), 0), tokens(1, 96), plan, 0.0).saves > 0) is saves
+
+
+def test_only_the_short_files_of_sites_name_classes_of_models(families):
+    families.family_of(build("flux")[0])
+    folder = Path(families.__file__).parent
+    assert all(len(file.read_text().splitlines()) <= 200 for file in folder.glob("*.py"))
+    for file in folder.parent.rglob("*.py"):
+        named = [name for name in families._FAMILIES if name in file.read_text()]
+        assert not named or file.parent == folder, (file, named)
 
 
 TITLES = {

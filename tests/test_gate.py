@@ -141,7 +141,7 @@ def session_planning(unet, roles, gates):
     """Operations of the plans themselves, which are in the count of a merged call."""
     planned = []
     with merging(unet, "retom-paper", roles=roles, gate=gates) as session:
-        planner = session._choosing._planner
+        planner = session._chooser._planner
         planner.plan, plan = (lambda x, turn: planned.append((x.clone(), turn)) or plan(x, turn)), planner.plan
         predict(unet, steps=1)
     with FlopCounterMode(display=False) as counter:

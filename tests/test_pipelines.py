@@ -281,9 +281,9 @@ def test_plans_remembered_for_backward_are_forgotten_after_it(checkpointing, une
         unet.train().enable_gradient_checkpointing()
     with merging(unet, "retom") as session:
         loss = unet(**latents()).sample.square().mean()
-        assert session._choosing._recomputation
+        assert session._chooser._recomputation
         loss.backward()
-        assert not session._choosing._recomputation
+        assert not session._chooser._recomputation
 
 
 def test_training_under_autocast_merges(unet, latents):

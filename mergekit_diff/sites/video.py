@@ -15,7 +15,10 @@ def noisy(grid: tuple[int, ...], timestep: Tensor) -> Layout:
 
     Args:
         grid: ``(f, h, w)``, at the end of the sequence.
-        timestep: (B,), or (B, tokens) with one for each token, which is lower where it is clean.
+        timestep: (B,), or (B, tokens) with one for each token, which is lower than others of its row where it is clean.
+
+    Raises:
+        ValueError: every frame has clean tokens.
 
     >>> import torch
     >>> noisy((3, 1, 2), torch.tensor([[0, 0, 9, 9, 9, 9]]))
@@ -25,9 +28,11 @@ def noisy(grid: tuple[int, ...], timestep: Tensor) -> Layout:
     size = height * width
     clean = [False] * frames
     if timestep.dim() == 2 and timestep.shape[1] >= frames * size:
-        tokens = (timestep < timestep.max()).any(0)[-frames * size :]
+        tokens = (timestep < timestep.amax(1, keepdim=True)).any(0)[-frames * size :]
         clean = tokens.view(frames, size).any(1).tolist()
     runs = [[i for i, _ in run] for is_clean, run in groupby(enumerate(clean), key=lambda each: each[1]) if not is_clean]
+    if not runs:
+        raise ValueError("expected a frame without clean tokens in any row of the batch, got none")
     run = max(runs, key=len)
     return Layout((len(run), height, width), start=-(frames - run[0]) * size)
 
@@ -51,10 +56,11 @@ def by_frames(size: int, frames: int) -> Callable[[Mapping[str, Any]], Layout]:
 
 def by_numbers(arguments: Mapping[str, Any]) -> Layout:
     """LTX: the numbers of frames, rows and columns, or a position (B, 3, tokens) of every token, those of conditions in front."""
-    sides = [arguments.get(name) for name in ("num_frames", "height", "width")]
-    if None in sides:
-        sides = [len(axis.unique()) for axis in arguments["video_coords"][0]]
-    return noisy((*sides,), arguments["timestep"])
+    if arguments.get("num_frames") is None:
+        grid = tuple(len(axis.unique()) for axis in arguments["video_coords"][0])
+    else:
+        grid = tuple(arguments[name] for name in ("num_frames", "height", "width"))
+    return noisy(grid, arguments["timestep"])
 
 
 @register_family("CogVideoXTransformer3DModel")
