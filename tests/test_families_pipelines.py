@@ -4,9 +4,12 @@ from functools import cache
 
 import pytest
 import torch
+import yaml
 from tiny_pipelines import PIPELINES, generate, load, save
 
 from mergekit_diff import merging, names
+from mergekit_diff.experiments.cli import main
+from mergekit_diff.experiments.results.run import Run
 from mergekit_diff.target import denoisers_of
 
 STRATEGIES = names("strategy")
@@ -19,16 +22,22 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    """A pipeline that was saved and loaded again, with its arguments."""
+def folder(tmp_path_factory):
+    """The folder of a pipeline."""
 
     @cache
-    def loaded(name):
-        folder = tmp_path_factory.mktemp(name)
-        save(name, folder)
-        return load(folder)
+    def saved(name):
+        path = tmp_path_factory.mktemp(name)
+        save(name, path)
+        return path
 
-    return loaded
+    return saved
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder):
+    """A pipeline that was saved and loaded again, with the arguments of a call."""
+    return cache(lambda name: load(folder(name)))
 
 
 @pytest.mark.parametrize(("name", "strategy"), PAIRS)
@@ -91,3 +100,16 @@ def test_one_plan_serves_both_calls_of_a_pipeline_that_guides(pipeline):
                 generate(pipe, arguments | {"guidance_scale": scale})
             made[scale, share] = {row["plans"] for row in session.report().to_dicts()}
     assert made == {(1.0, None): {2}, (1.0, ()): {2}, (3.0, None): {2}, (3.0, ()): {4}}
+
+
+@pytest.mark.parametrize("name", ("sd3", "pixart", "qwen_image", "z_image"))
+def test_studies_and_single_images_take_a_pipeline_of_images(name, folder, tmp_path):
+    words = [f"model={folder(name)}", "steps=2", "strategy={name: retom, window: 2}", "threads=1", "device=cpu"]
+    assert main(["generate", "a noto apple", *words, f"out={tmp_path / 'one'}"]) == 0
+    assert len(list((tmp_path / "one").glob("*.png"))) == 1
+    study = {"prompts": ["a noto apple"], "metrics": ["psnr"], "costs": False, "wandb": {"mode": "disabled"}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study | {"out": str(tmp_path / "run")}))
+    assert main(["run", str(tmp_path / "study.yaml"), *words]) == 0
+    rows = Run.read(tmp_path / "run").rows
+    assert [row.role for row in rows] == ["base", "cell"] and rows[1].granted == 0.5
+    assert all((tmp_path / "run" / row.image).exists() for row in rows)

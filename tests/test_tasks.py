@@ -1,6 +1,5 @@
 """Tasks: what is written is read back, a model is called as its record says, a study judges it by metrics of its task."""
 
-import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -97,16 +96,8 @@ def test_the_size_that_a_study_asks_for_wins_over_the_records():
 
 
 @pytest.fixture
-def flux(tmp_path, families):
+def flux(tmp_path):
     """The folder of a tiny FluxPipeline with a record."""
-    if "FluxTransformer2DModel" not in families._FAMILIES:
-
-        @families.register_family("FluxTransformer2DModel")
-        def sites(model):
-            block = model.transformer_blocks[0]
-            roles = {"feed_forward": block.ff}
-            yield families.Site("transformer_blocks.0", block, roles, model, lambda x: (math.isqrt(x.shape[1]),) * 2)
-
     tiny_flux_pipeline().save_pretrained(tmp_path / "flux", safe_serialization=True)
     Call("true_cfg_scale", {"negative_prompt": "", "max_sequence_length": 16}).write(tmp_path / "flux")
     return tmp_path / "flux"

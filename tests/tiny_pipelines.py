@@ -1,7 +1,5 @@
 """Whole random pipelines of the families beyond the U-Net, and the arguments with which they make something small."""
 
-import json
-
 import diffusers
 import torch
 import transformers
@@ -11,6 +9,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from mergekit_diff.experiments.models.embedded import text as clip
 from mergekit_diff.experiments.models.embedded.flux import text as t5
+from mergekit_diff.experiments.tasks.call import Call
 
 SIDE = 32  # pixels of an image
 PROMPT = "a noto apple"
@@ -64,7 +63,7 @@ def _flow():
 
 
 def flux():
-    return tiny_flux_pipeline(), {"guidance_scale": 1.0, "max_sequence_length": 16, "height": SIDE, "width": SIDE}
+    return tiny_flux_pipeline(), {"max_sequence_length": 16, "height": SIDE, "width": SIDE}
 
 
 def sd3():
@@ -110,7 +109,7 @@ def qwen_image():
     )
     encoder = transformers.Qwen2_5_VLForConditionalGeneration(config)
     pipe = diffusers.QwenImagePipeline(_flow(), vae, encoder, tokenizer, _model("qwen_image"))
-    return pipe, {"height": SIDE, "width": SIDE, "true_cfg_scale": 2.0, "negative_prompt": ""}
+    return pipe, {"height": SIDE, "width": SIDE, "negative_prompt": ""}
 
 
 def z_image():
@@ -155,7 +154,7 @@ def wan():
     )
     denoisers = {"transformer": _model("wan"), "transformer_2": _model("wan")}
     pipe = diffusers.WanPipeline(tokenizer, encoder, vae, _flow(), **denoisers, boundary_ratio=0.75)
-    return pipe, {"height": 32, "width": 48, "num_frames": 5, "guidance_scale": 3.0, "max_sequence_length": 16}
+    return pipe, {"height": 32, "width": 48, "num_frames": 5, "max_sequence_length": 16}
 
 
 def ltx():
@@ -190,22 +189,23 @@ def animatediff():
 
 
 PIPELINES = {build.__name__: build for build in (flux, sd3, pixart, qwen_image, z_image, cogvideox, wan, ltx, animatediff)}
+GUIDANCE = {"qwen_image": "true_cfg_scale"}
 
 
 def save(name, folder):
-    """Write a pipeline with its arguments into a folder; random weights are always the same."""
+    """Write a pipeline, with a record of how it is called, into a folder; random weights are always the same."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         pipe, arguments = PIPELINES[name]()
         pipe.save_pretrained(folder)
-    (folder / "arguments.json").write_text(json.dumps(arguments))
+    Call(GUIDANCE.get(name, Call.guidance), arguments).write(folder)
 
 
 def load(folder):
-    """A saved pipeline, and its arguments."""
+    """A saved pipeline, and the arguments of a call with guidance."""
     pipe = diffusers.DiffusionPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
-    return pipe, json.loads((folder / "arguments.json").read_text())
+    return pipe, Call.read(folder).keywords(3.0)
 
 
 def generate(pipe, arguments, steps=4, seed=0):
