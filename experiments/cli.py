@@ -37,7 +37,7 @@ def parser() -> Parser:
     run.add_argument("overrides", nargs="*", metavar="key=value", help="change the study, such as steps=10 out=runs/mine")
     run.add_argument("--fresh", action="store_true", help="delete the results of an earlier run in the folder and start over")
     run.add_argument("--wandb-sweep", action="store_true", help="run nothing; print the file for `wandb sweep`")
-    generate = commands.add_parser("generate", help="one image: base and merged side by side, with the merge map")
+    generate = commands.add_parser("generate", help="one image or video: base and merged side by side, with the merge map")
     generate.add_argument("prompt", metavar="PROMPT", help='such as "a noto apple"')
     generate.add_argument("overrides", nargs="*", metavar="key=value", help="such as strategy=tomesd strategy.ratio=0.6")
     bench = commands.add_parser("bench", help="time, FLOPs and memory, compared with the base, the floor and installed peers")

@@ -87,6 +87,16 @@ def model(tmp_path_factory):
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def video_model(tmp_path_factory):
+    """The folder of a tiny WanPipeline of five frames, which no test changes."""
+    from tiny_pipelines import save
+
+    folder = tmp_path_factory.mktemp("video-model")
+    save("wan", folder)
+    return str(folder)
+
+
 @pytest.fixture
 def command(model, tmp_path):
     """Writes a study of the tiny pipeline and returns the words that run it, with its results in the folder "out"."""

@@ -25,9 +25,9 @@ from mergekit_diff.experiments.metrics import (
 from mergekit_diff.experiments.metrics.networks import CLIP, LPIPS
 from mergekit_diff.experiments.models.embedded import data, text_score
 from mergekit_diff.experiments.models.embedded.text import caption
-from mergekit_diff.experiments.tasks import PICTURE
+from mergekit_diff.experiments.tasks import PICTURE, VIDEO
 
-CLOSENESS = [name for name, metric in metrics().items() if metric.of == "pair"]
+CLOSENESS = [name for name, metric in metrics().items() if metric.of == "pair" and PICTURE.name in metric.tasks]
 TINY_CLIP = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
@@ -74,9 +74,9 @@ def test_every_metric_says_what_it_is(name):
     metric = metrics()[name]
     assert metric.better in ("higher", "lower")
     assert metric.of in ("pair", "single", "set")
-    assert PICTURE.name in metric.tasks
+    assert set(metric.tasks) <= {PICTURE.name, VIDEO.name} and VIDEO.name in metric.tasks
     assert metric.label
-    assert bool(metric.made_by) == (name not in ("psnr", "ssim", "detail", "background"))
+    assert bool(metric.made_by) == (name not in ("psnr", "ssim", "detail", "background", "flicker"))
 
 
 @pytest.mark.parametrize("name", CLOSENESS)
@@ -115,6 +115,88 @@ def test_background_looks_only_where_the_base_is_flat():
     assert background(changed, base) == 0
     changed[:, :, :16] = 245
     assert background(changed, base) == pytest.approx(10)
+
+
+# videos
+
+
+@pytest.mark.parametrize("name", CLOSENESS)
+def test_a_metric_of_a_video_depends_on_every_frame(name):
+    """A video whose frames are all the same is measured like an image; a change of any frame changes the number."""
+    base = torch.full((3, 64, 64), 128, dtype=torch.uint8)
+    base[:, 16:48, 16:48] = picture(3, 32, 32)
+    metric, one = metrics()[name], noisy(base, 32)
+    still, video = base.expand(3, -1, -1, -1), one.expand(3, -1, -1, -1)
+    assert metric.value(video, still) == pytest.approx(metric.value(one, base), rel=1e-6)
+    for t in range(3):
+        better = video.clone()
+        better[t] = base
+        values = [metric.value(better, still), metric.value(video, still)]
+        assert values == sorted(values, reverse=metric.better == "higher") and values[0] != values[1]
+        assert math.isfinite(values[0])
+
+
+@pytest.mark.parametrize("name", ["ssim", "feature", "detail", "background"])
+def test_a_metric_of_a_video_is_its_mean_over_frames(name):
+    video, base, metric = picture(4, 3, 32, 32), picture(4, 3, 32, 32, seed=1), metrics()[name]
+    base[..., :16] = 255
+    assert metric.value(video, base) == pytest.approx(sum(map(metric.measure, video, base)) / 4)
+
+
+def test_the_squared_error_of_a_video_is_averaged_before_its_ratio():
+    video, base = picture(4, 3, 16, 16), picture(4, 3, 16, 16, seed=1)
+    base[0] = video[0]
+    error = (video.double() - base.double()).square().mean()
+    assert metrics()["psnr"].value(video, base) == pytest.approx(float(10 * torch.log10(255**2 / error)))
+    assert metrics()["psnr"].value(base, base) == math.inf
+
+
+def test_the_text_score_of_a_video_is_its_mean_over_frames():
+    video, prompt, metric = picture(2, 3, 40, 40), "a noto apple sliding left on blue", metrics()["text"]
+    assert metric.value(video, prompt) == pytest.approx(sum(metric.measure(frame, prompt) for frame in video) / 2)
+
+
+def test_videos_of_different_lengths_are_not_compared():
+    with pytest.raises(ValueError, match=r"^SSIM: expected as many frames as the base has, 3; got 2$"):
+        metrics()["ssim"].value(picture(2, 3, 16, 16), picture(3, 3, 16, 16))
+    for shape in ((2, 3, 16, 16), (3, 3, 8, 16)):
+        with pytest.raises(ValueError, match=r"^flicker: expected two videos of one shape"):
+            metrics()["flicker"].value(picture(*shape), picture(3, 3, 16, 16))
+    with pytest.raises(ValueError, match="at least 2 frames"):
+        metrics()["flicker"].value(picture(1, 3, 16, 16), picture(1, 3, 16, 16))
+
+
+def test_flicker_sees_errors_that_change_and_neither_common_motion_nor_errors_that_stand_still():
+    flicker, base = metrics()["flicker"].value, picture(5, 3, 16, 16, top=200)  # everything moves
+    assert flicker(base, base) == flicker(base + 20, base) == 0
+    error = torch.tensor([0, 10, 0, 10, 0], dtype=torch.uint8).view(5, 1, 1, 1)
+    assert flicker(base + error, base) == 10
+    assert flicker(base + error.sort(0).values, base) == 10 / 4
+    assert flicker(base, base + error) == 10
+    half = error.repeat(1, 3, 16, 16)
+    half[..., 8:] = 0
+    assert flicker(base + half, base) == 5
+    still = base[:1].repeat(5, 1, 1, 1)
+    assert flicker(base, still) == pytest.approx(float(base.double().diff(dim=0).abs().mean()))  # of a base that stands still
+
+
+@pytest.mark.parametrize("name", [name for name, metric in metrics().items() if metric.of == "set"])
+def test_a_set_of_videos_that_stand_still_is_as_far_away_as_its_images(name):
+    x, y = cloud(12, 1, 0.5), cloud(60, 0)
+    images, videos = (set_values(name, each, y) for each in (x, x[:, None].expand(-1, 3, -1)))
+    assert videos["n"] == images["n"] == 12  # videos, not frames
+    for key in ("value", "low", "high", "floor"):
+        assert videos[key] == pytest.approx(images[key], rel=0.1 if name == "fid" else 1e-9)  # n - 1 in a covariance
+
+
+def test_the_kernel_of_videos_pairs_no_frames_of_one_video():
+    x, y = cloud(4, 0, width=3).view(4, 1, 3) + cloud(8, 1, width=3).view(4, 2, 3) / 9, cloud(5, 2, width=3)
+    k = lambda a, b: float((a @ b / 3 + 1) ** 3)  # noqa: E731
+    within = [k(a, b) for i in range(4) for j in range(4) if i != j for a in x[i] for b in x[j]]
+    real = [k(y[i], y[j]) for i in range(5) for j in range(5) if i != j]
+    across = [k(a, b) for a in x.flatten(0, 1) for b in y]
+    expected = sum(within) / len(within) + sum(real) / len(real) - 2 * sum(across) / len(across)
+    assert set_values("kid", x, y)["value"] == pytest.approx(expected)
 
 
 def test_features_of_a_batch_are_those_of_its_pictures():

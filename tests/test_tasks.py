@@ -1,5 +1,6 @@
 """Tasks: what is written is read back, a model is called as its record says, a study judges it by metrics of its task."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,12 +10,13 @@ from PIL import Image
 from tiny import tiny_flux_pipeline
 
 from mergekit_diff.experiments.metrics import metrics
-from mergekit_diff.experiments.models import MODELS, Model, load_pipeline, task_of
+from mergekit_diff.experiments.models import MODELS, Model, check_prompted, check_task, load_pipeline, task_of
+from mergekit_diff.experiments.results.images import is_whole, open_frames
 from mergekit_diff.experiments.results.run import Run
 from mergekit_diff.experiments.run.runner import run
 from mergekit_diff.experiments.study.config import Primary
 from mergekit_diff.experiments.study.loading import build, override
-from mergekit_diff.experiments.tasks import PICTURE, Call
+from mergekit_diff.experiments.tasks import PICTURE, VIDEO, Call
 
 TASKS = {model.task.name: model.task for model in MODELS.values()}
 
@@ -31,6 +33,49 @@ def test_an_image_is_read_back_to_the_bit(output, tmp_path):
     path.write_bytes(PICTURE.encode(output))
     assert torch.equal(PICTURE.read(path), PICTURE.as_tensor(output))
     assert PICTURE.read(path).shape == (3, 20, 30)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """Frames of random pixels, the first twice, of which the last differs from the first in a corner alone."""
+    draw = torch.Generator().manual_seed(0)
+    first, second = (
+        Image.fromarray(torch.randint(0, 256, (20, 30, 3), generator=draw, dtype=torch.uint8).numpy()) for _ in range(2)
+    )
+    last = first.copy()
+    last.paste(0, (2, 3, 10, 12))
+    return [first, first, second, first, last]
+
+
+@pytest.mark.parametrize("chosen", [slice(5), slice(2), slice(1)], ids=["some are equal", "all are equal", "one frame"])
+def test_every_frame_of_a_video_is_read_back_to_the_bit(frames, chosen, tmp_path):
+    path, output = tmp_path / f"a{VIDEO.suffix}", frames[chosen]
+    path.write_bytes(VIDEO.encode(output))
+    assert torch.equal(VIDEO.read(path), VIDEO.as_tensor(output))
+    assert VIDEO.read(path).shape == (len(output), 3, 20, 30)
+    assert all(torch.equal(PICTURE.as_tensor(a), PICTURE.as_tensor(b)) for a, b in zip(open_frames(path), output, strict=True))
+
+
+def test_a_video_that_is_cut_off_or_changed_anywhere_is_not_whole(frames, tmp_path):
+    path, data = tmp_path / f"a{VIDEO.suffix}", VIDEO.encode(frames)
+    path.write_bytes(data)
+    assert is_whole(path)
+    for end in (len(data) - 13, len(data) // 2, len(data) // 4, 20):
+        path.write_bytes(data[:end])
+        assert not is_whole(path)
+        with pytest.raises(ValueError, match="expected a whole image, got"):
+            open_frames(path)
+    path.write_bytes(data[:-300] + bytes([data[-300] ^ 1]) + data[-299:])
+    assert not is_whole(path)
+
+
+def test_videos_side_by_side_have_their_frames_side_by_side(frames):
+    both = VIDEO.side_by_side([frames, frames[::-1]], side=40, gap=8)
+    assert len(both) == 5 and {frame.size for frame in both} == {(60 + 8 + 60, 40)}
+    pixels = VIDEO.as_tensor(both)
+    assert torch.equal(pixels[..., :60], pixels.flip(0)[..., 68:])
+    with pytest.raises(ValueError):
+        VIDEO.side_by_side([frames, frames[:2]])
 
 
 def test_images_side_by_side_keep_their_proportions(output):
@@ -58,6 +103,54 @@ def test_a_metric_of_another_task_is_refused_in_one_line(monkeypatch):
     assert task_of("hum").name == "sound"
     with pytest.raises(ValueError, match=r"^metrics: expected a metric for sound, got 'ssim'; possible: none$"):
         build({"model": "hum", "metrics": ["ssim"]})
+
+
+# what a model makes
+
+
+def test_a_folder_makes_what_its_pipeline_can_be_asked_for(tmp_path, video_model, model):
+    assert (task_of(video_model).name, task_of(model).name) == ("video", "picture")
+    index = tmp_path / "model_index.json"
+    for name, task in (("CogVideoXPipeline", "video"), ("AnimateDiffPipeline", "video"), ("TextToVideoSDPipeline", "video"),
+                       ("LTXPipeline", "video"), ("FluxPipeline", "picture"), ("NoSuchPipeline", "picture")):  # fmt: skip
+        index.write_text(json.dumps({"_class_name": name}))
+        assert task_of(str(tmp_path)).name == task
+    for text in ("{", "[]", "{}"):
+        index.write_text(text)
+        assert task_of(str(tmp_path)).name == "picture"
+
+
+def test_a_pipeline_that_needs_an_image_is_refused_before_it_is_loaded(tmp_path):
+    index = tmp_path / "model_index.json"
+    index.write_text(json.dumps({"_class_name": "StableVideoDiffusionPipeline"}))
+    with pytest.raises(ValueError, match=r"got StableVideoDiffusionPipeline, which has no prompt and needs image$"):
+        build({"model": str(tmp_path)})
+    index.write_text(json.dumps({"_class_name": "WanImageToVideoPipeline"}))
+    with pytest.raises(ValueError, match=r"got WanImageToVideoPipeline, which needs image$"):
+        build({"model": str(tmp_path)})
+    Call(arguments={"image": "https://example.org/x.png"}).write(tmp_path)
+    check_prompted(str(tmp_path))
+
+
+def test_a_pipeline_of_another_task_than_expected_is_refused(monkeypatch):
+    monkeypatch.setitem(MODELS, "clip", Model(MODELS["emoji"].folder, VIDEO))
+    pipe = tiny_flux_pipeline()
+    check_task("emoji", pipe)
+    with pytest.raises(
+        ValueError, match=r"^clip: expected a model that makes a video, got one that makes a picture; run this again$"
+    ):
+        check_task("clip", pipe)
+
+
+def test_metrics_and_frames_of_videos_are_refused_for_images(video_model):
+    assert build({"model": video_model}).metrics == list(VIDEO.metrics)
+    assert build({"model": video_model, "frames": 9}).frames == 9
+    with pytest.raises(ValueError, match=r"^metrics: expected a metric for picture, got 'flicker'; possible: psnr, "):
+        build({"metrics": ["psnr", "flicker"]})
+    with pytest.raises(ValueError, match=r"^frames: expected none, since emoji makes a picture, got 9$"):
+        build({"frames": 9})
+    with pytest.raises(ValueError, match=r"^frames: expected at least 1, got 0$"):
+        build({"model": video_model, "frames": 0})
 
 
 # how a model is called
@@ -93,6 +186,13 @@ def test_the_size_that_a_study_asks_for_wins_over_the_records():
     assert (seen["height"], seen["width"], seen["true_cfg_scale"], seen["prompt"]) == (64, 64, 3.0, "a cactus")
     task.generate(pipe, "a cactus", 0, size=(32, 48), **settings)
     assert (seen["height"], seen["width"]) == (32, 48) and "guidance_scale" not in seen
+
+
+def test_the_frames_that_a_study_asks_for_win_over_the_records(video_model):
+    pipe, task = load_pipeline(video_model, "cpu"), task_of(video_model)
+    settings = {"steps": 1, "guidance": 1.0, "size": (None, None), "on_step_end": lambda pipe, i, t, tensors: tensors}
+    assert len(task.generate(pipe, "a cactus", 0, **settings)) == 5
+    assert len(task.generate(pipe, "a cactus", 0, **settings, frames=9)) == 9
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Measures of images: against the base, against the caption, or as a set against real images.
+"""Measures of images and videos: against the base, against the caption, or as a set against real images.
 
 Closeness to the base is fidelity, which is not the same as quality. Nothing heavy is imported before a metric is called.
 """
@@ -25,14 +25,15 @@ class Metric:
     Args:
         label: what tables call it.
         better: "higher" or "lower".
-        measure: called with outputs as their task gives them, (3, H, W) uint8 for an image: (output, base) for "pair",
-            (output, prompt) for "single"; for "set" with a stack of outputs and a reference, as :func:`set_values`.
+        measure: called with (3, H, W) uint8 images: (image, base) for "pair", (image, prompt) for "single"; for "set" as
+            :func:`set_values`.
         unit: of the number, may be empty.
         of: "pair", "single" or "set".
         by: how a cell is compared with its control: by "difference", or by "ratio", for distances above 0 whose size differs from
             prompt to prompt by a factor.
         made_by: the network that computes the number and where it is from; empty if none does.
         tasks: names of the tasks whose outputs it can measure.
+        whole: whether ``measure`` takes a video, (F, 3, H, W), at once; otherwise a video has the mean over its frames.
     """
 
     label: str
@@ -42,18 +43,37 @@ class Metric:
     of: str = "pair"
     by: str = "difference"
     made_by: str = ""
-    tasks: tuple[str, ...] = ("picture",)
+    tasks: tuple[str, ...] = ("picture", "video")
+    whole: bool = False
+
+    def value(self, output: Any, other: Any) -> float:  # noqa: ANN401
+        """The number of one output, of a "pair" or "single" metric.
+
+        Args:
+            output: as its task gives it, (3, H, W) uint8 for an image, (F, 3, H, W) for a video.
+            other: the base, as ``output``, or the prompt.
+
+        Raises:
+            ValueError: the videos do not have equally many frames.
+        """
+        if self.whole or output.dim() == 3:
+            return self.measure(output, other)
+        others = [other] * len(output) if self.of == "single" else other
+        if len(output) != len(others):
+            raise ValueError(f"{self.label}: expected as many frames as the base has, {len(others)}; got {len(output)}")
+        return math.fsum(self.measure(*frames) for frames in zip(output, others, strict=True)) / len(output)
 
 
 def metrics() -> dict[str, Metric]:
     """Every metric by its name."""
     return {
-        "psnr": Metric("PSNR", "higher", _at("fidelity:psnr"), "dB"),
+        "psnr": Metric("PSNR", "higher", _at("fidelity:psnr"), "dB", whole=True),
         "ssim": Metric("SSIM", "higher", _at("fidelity:ssim")),
         "feature": Metric("feature distance", "lower", _at("feature:distance"), by="ratio", made_by=networks.efficientnet()),
         "lpips": Metric("LPIPS", "lower", _at("lpips:distance"), by="ratio", made_by=networks.alexnet()),
         "detail": Metric("detail likeness", "higher", _at("fidelity:detail")),
         "background": Metric("background change", "lower", _at("fidelity:background")),
+        "flicker": Metric("flicker", "lower", _at("motion:flicker"), by="ratio", tasks=("video",), whole=True),
         "text": Metric("emoji text score", "higher", _at("text:score"), of="single", made_by=networks.text_map()),
         "clip": Metric("CLIP score", "higher", _at("clip:score"), of="single", made_by=networks.clip()),
         "kid": Metric("KID", "lower", _at("sets:kid"), of="set", made_by=networks.efficientnet()),
@@ -66,12 +86,12 @@ def set_values(name: str, images: Any, reference: Any) -> dict[str, Any]:  # noq
 
     Args:
         name: "kid" or "fid".
-        images: (n, 3, H, W) uint8, or their features (n, d).
+        images: (n, 3, H, W) uint8, or their features (n, d); for videos (n, F, 3, H, W), or features (n, F, d).
         reference: (m, 3, H, W) uint8, or features (m, d), such as :func:`.reference.features` gives.
 
     Returns:
-        value, low and high (95% bootstrap over the images; the reference stays fixed), n, reference_n, floor (mean size of the
-        value between two halves of the reference: what chance alone gives) and made_by.
+        value, low and high (95% bootstrap over images or videos; the reference stays fixed), n, reference_n, floor (mean size of
+        the value between two halves of the reference: what chance alone gives) and made_by.
 
     Raises:
         ValueError: a set is too small to have a variance.
@@ -80,12 +100,12 @@ def set_values(name: str, images: Any, reference: Any) -> dict[str, Any]:  # noq
     return metric.measure(images, reference) | {"made_by": metric.made_by}
 
 
-def features_of(image: Any) -> str:  # noqa: ANN401
-    """The features of a (3, H, W) uint8 image as a row keeps them, see :mod:`.projection`."""
+def features_of(output: Any) -> str:  # noqa: ANN401
+    """The features of a (3, H, W) uint8 image, or of every frame of (F, 3, H, W), as a row keeps them, see :mod:`.projection`."""
     from .feature import single
     from .projection import encode
 
-    return encode(single(image))
+    return encode([single(image).numpy() for image in output.reshape(-1, *output.shape[-3:])])
 
 
 def as_json(value: float) -> float | str:

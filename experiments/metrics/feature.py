@@ -1,7 +1,8 @@
 """Closeness in the features of an image classifier."""
 
 import contextlib
-from functools import cache, lru_cache
+import hashlib
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch.nn import functional as F
 
 SIDE = 224
 BATCH = 32
+KNOWN = 1024
+"""Images whose features are cached: those of some videos."""
+_CACHE: dict[bytes, Tensor] = {}
 
 
 def distance(image: Tensor, base: Tensor) -> float:
@@ -24,18 +28,17 @@ def distance(image: Tensor, base: Tensor) -> float:
 
 
 def single(image: Tensor) -> Tensor:
-    """(3, H, W) uint8 to (1280); cached for a few images, since a base is compared with every cell and metrics share features."""
-    return _cached(image.contiguous().numpy().tobytes(), tuple(image.shape))
+    """(3, H, W) uint8 to (1280); cached, since a base is compared with every cell and metrics share features."""
+    key = hashlib.sha256(repr(tuple(image.shape)).encode() + image.contiguous().numpy().tobytes()).digest()
+    _CACHE[key] = _CACHE.pop(key) if key in _CACHE else features(image[None])[0]  # the latest is the last
+    if len(_CACHE) > KNOWN:
+        del _CACHE[next(iter(_CACHE))]
+    return _CACHE[key]
 
 
 def features(images: Tensor) -> Tensor:
     """(B, 3, H, W) uint8 images to (B, 1280), in batches."""
     return torch.cat([_extract(batch) for batch in images.split(BATCH)])
-
-
-@lru_cache(maxsize=8)
-def _cached(data: bytes, shape: tuple[int, ...]) -> Tensor:
-    return features(torch.frombuffer(bytearray(data), dtype=torch.uint8).view(1, *shape))[0]
 
 
 @torch.no_grad()

@@ -9,7 +9,10 @@ FLAT = 8.0  # grey levels of 255 that a neighbourhood of 3x3 pixels may span and
 
 
 def psnr(image: Tensor, base: Tensor) -> float:
-    """Peak signal-to-noise ratio of two (3, H, W) uint8 images in dB; infinite if they are equal."""
+    """Peak signal-to-noise ratio of two uint8 images, (3, H, W), or videos, (F, 3, H, W), in dB; infinite if they are equal.
+
+    The squared error of a video is averaged over its frames first: the mean of their ratios would be infinite if one was equal.
+    """
     return float(peak_signal_noise_ratio(image.double(), base.double(), data_range=255.0))
 
 

@@ -26,12 +26,12 @@ def project(features: Any) -> Array:  # noqa: ANN401
 
 
 def encode(features: Any) -> str:  # noqa: ANN401
-    """(d) features of one image as text for its row: 256 numbers in half precision, in base64."""
+    """(d) features of an image, or (F, d) of frames, as text for their row: 256 numbers each in half precision, in base64."""
     return base64.b64encode(project(features).astype("<f2").tobytes()).decode()
 
 
 def decode(text: str) -> Array:
-    """The (256) projected features that :func:`encode` wrote.
+    """The (F, 256) projected features that :func:`encode` wrote; F is 1 for an image.
 
     Raises:
         ValueError: the text is something else.
@@ -40,9 +40,9 @@ def decode(text: str) -> Array:
         values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f2").astype(np.float64)
     except ValueError:
         values = np.empty(0)
-    if len(values) != WIDTH:
-        raise ValueError(f"expected {WIDTH} half-precision numbers in base64 as features, got {text[:20]!r}")
-    return values
+    if len(values) == 0 or len(values) % WIDTH:
+        raise ValueError(f"expected {WIDTH} half-precision numbers for every frame in base64 as features, got {text[:20]!r}")
+    return values.reshape(-1, WIDTH)
 
 
 @cache

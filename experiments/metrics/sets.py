@@ -1,4 +1,8 @@
-"""Distances between a set of images and real ones, always with the number of images and the floor."""
+"""Distances between a set of images or videos and real images, always with their number and the floor.
+
+The frames of a video are images that are not independent: videos are resampled, not frames, and no two frames of one video make a
+pair.
+"""
 
 from collections.abc import Callable
 from functools import cache
@@ -6,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import reduce
 from torch import Tensor
 
 from . import feature
 
-LEAST = 4  # images of a set: halves of the smallest reference must have a variance
+LEAST = 4  # images or videos of a set: halves of the smallest reference must have a variance
 SPLITS = 20  # of the reference into halves
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # what torch-fidelity 0.3 and 0.4 read
 
@@ -19,7 +24,8 @@ def kid(images: Tensor, reference: Tensor) -> dict[str, Any]:
     """Kernel distance of two sets, as :func:`.set_values` takes them, on EfficientNet-Lite0 features.
 
     The squared maximum mean discrepancy under the kernel (x.y / d + 1)^3, over all pairs and unbiased, so it may be
-    below 0. Binkowski et al. (2018), arXiv 1801.01401; theirs are Inception features, so the numbers are not comparable.
+    below 0; the kernel of two videos is the mean over their frames. Binkowski et al. (2018), arXiv 1801.01401; theirs are
+    Inception features, so the numbers are not comparable.
     """
     x, y = (_features("kid", each) for each in (images, reference))
     kernels = _kernel(x, x), _kernel(x, y), _kernel(y, y)
@@ -34,12 +40,14 @@ def fid(images: Tensor, reference: Tensor) -> dict[str, Any]:
     Biased upwards, the more so the fewer images: compare only sets of the same size.
     """
     x, y = (_features("fid", each) for each in (images, reference))
-    resampled = torch.tensor([frechet(x[row], y) for row in _draws(len(x), 100)])
-    return _record(torch.tensor([frechet(x, y)]), resampled, x, y, frechet)
+    real = y.flatten(0, 1)
+    resampled = torch.tensor([frechet(x[row].flatten(0, 1), real) for row in _draws(len(x), 100)])
+    return _record(torch.tensor([frechet(x.flatten(0, 1), real)]), resampled, x, y, frechet)
 
 
 def mmd(x: Tensor, y: Tensor) -> float:
     """Unbiased squared maximum mean discrepancy of (n, d) and (m, d) features under the cubic kernel."""
+    x, y = x[:, None], y[:, None]
     return float(_discrepancy(_kernel(x, x), _kernel(x, y), _kernel(y, y)))
 
 
@@ -54,7 +62,7 @@ def frechet(x: Tensor, y: Tensor) -> float:
 
 
 def extract(name: str, images: Tensor) -> Tensor:
-    """(n, 3, H, W) uint8 images to (n, d) features of the network of "kid" or "fid"."""
+    """(n, 3, H, W) uint8 images or frames to (n, d) features of the network of "kid" or "fid"."""
     if name == "kid":
         return feature.features(images)
     with torch.no_grad():
@@ -73,15 +81,20 @@ def _inception() -> Any:  # noqa: ANN401
     return FrechetInceptionDistance(feature=2048).inception
 
 
-def _features(name: str, images: Tensor) -> Tensor:
-    features = (extract(name, images) if images.dim() == 4 else images).double()
-    if len(features) < LEAST:
-        raise ValueError(f"{name}: expected at least {LEAST} images on either side, got {len(features)}")
-    return features
+def _features(name: str, outputs: Tensor) -> Tensor:
+    """(n, F, d) features of what :func:`.set_values` takes; F is 1 for images."""
+    n = len(outputs)
+    if n < LEAST:
+        raise ValueError(f"{name}: expected at least {LEAST} images on either side, got {n}")
+    if outputs.dim() > 3:
+        outputs = extract(name, outputs.reshape(-1, *outputs.shape[-3:]))
+    return outputs.double().reshape(n, -1, outputs.shape[-1])
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    """(n, m) kernels of (n, F, d) with (m, G, d), means over frames."""
+    kernels = (x.flatten(0, 1) @ y.flatten(0, 1).T / x.shape[-1] + 1) ** 3
+    return reduce(kernels, "(n f) (m g) -> n m", "mean", n=len(x), m=len(y))
 
 
 def _discrepancy(xx: Tensor, xy: Tensor, yy: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -110,8 +123,8 @@ def _record(
 ) -> dict[str, Any]:
     centred = resampled - resampled.nanmean() + value  # duplicates in a resample shift a Frechet distance, but not its spread
     low, high = torch.nanquantile(centred, torch.tensor([0.025, 0.975], dtype=centred.dtype)).tolist()
-    generator = torch.Generator().manual_seed(0)
+    generator, real = torch.Generator().manual_seed(0), y.flatten(0, 1)
     size = min(len(x), len(y) // 2)  # as many as there are images: small sets differ by chance
     orders = [torch.randperm(len(y), generator=generator) for _ in range(SPLITS)]
-    floor = sum(abs(distance(y[order[:size]], y[order[size:]])) for order in orders) / SPLITS
+    floor = sum(abs(distance(real[order[:size]], real[order[size:]])) for order in orders) / SPLITS
     return {"value": float(value), "low": low, "high": high, "n": len(x), "reference_n": len(y), "floor": floor, "floor_n": size}

@@ -1,6 +1,6 @@
 """Models by name, folder or hub id: which there are, loading them, and the devices that they run on."""
 
-from .catalog import MODELS, Model, check_model, identity, task_of
+from .catalog import MODELS, Model, check_model, check_prompted, check_task, identity, task_of
 from .devices import check_device, processes, resolve_device, shared_cores, use_threads
 from .loading import SCHEDULERS, load_pipeline, set_scheduler
 
@@ -10,6 +10,8 @@ __all__ = [
     "Model",
     "check_device",
     "check_model",
+    "check_prompted",
+    "check_task",
     "identity",
     "load_pipeline",
     "processes",

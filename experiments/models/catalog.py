@@ -4,11 +4,13 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mergekit_diff.registry import one_of
 
-from ..tasks import PICTURE, Call, Task
+from ..tasks import PICTURE, VIDEO, Call, Task
 from .folder import check_folder
+from .signature import check_prompt_is_enough, class_name, task_for
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
@@ -27,7 +29,8 @@ class Model:
 
 
 _EMBEDDED = Path(__file__).parent / "embedded"
-MODELS = {name: Model(_EMBEDDED / name, PICTURE) for name in ("emoji", "emoji-flux")}
+_TASKS = {"emoji": PICTURE, "emoji-flux": PICTURE, "emoji-video": VIDEO}
+MODELS = {name: Model(_EMBEDDED / name, task) for name, task in _TASKS.items()}
 
 
 def check_model(name: str) -> Path | str:
@@ -48,15 +51,34 @@ def check_model(name: str) -> Path | str:
 
 
 def task_of(name: str) -> Task:
-    """What a model makes, with its folder's record of how it is called.
-
-    A folder or a hub id holds a text-to-image pipeline: others cannot be loaded yet.
+    """What a model makes, with its folder's record of how it is called. A hub id makes images until its index is here.
 
     Raises:
         ValueError: the folder's record is malformed; the message is one line.
     """
-    model = MODELS.get(name, Model(Path(name), PICTURE))
+    model = MODELS.get(name) or Model(Path(name), task_for(class_name(name)))
     return replace(model.task, call=Call.read(model.folder))
+
+
+def check_prompted(name: str) -> None:
+    """Refuse a model that needs more than a prompt, such as an image, and whose record does not have it.
+
+    Raises:
+        ValueError: says what it needs, in one line.
+    """
+    if name not in MODELS:
+        check_prompt_is_enough(class_name(name), Call.read(Path(name)))
+
+
+def check_task(name: str, pipe: Any) -> None:  # noqa: ANN401
+    """Refuse a loaded pipeline of another task than its model was taken for, which was not here before.
+
+    Raises:
+        ValueError: the tasks differ.
+    """
+    expected, found = task_of(name).name, task_for(type(pipe).__name__).name
+    if expected != found:
+        raise ValueError(f"{name}: expected a model that makes a {expected}, got one that makes a {found}; run this again")
 
 
 def identity(name: str) -> str:

@@ -1,13 +1,11 @@
 """Loads diffusion pipelines and their schedulers. Only safetensors are read, and no code that comes with a model is run."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from .catalog import check_model
 from .devices import resolve_device
 from .folder import one_line
+from .quiet import quiet
 
 SCHEDULERS = {
     "ddim": ("DDIMScheduler", {}),
@@ -35,7 +33,7 @@ def load_pipeline(name: str, device: str = "auto", dtype: str = "float32", sched
     import torch
     from diffusers import DiffusionPipeline
 
-    with _quiet():
+    with quiet():
         try:
             pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=getattr(torch, dtype), use_safetensors=True)
         except Exception as error:
@@ -52,7 +50,7 @@ def set_scheduler(pipe: Any, name: str) -> None:  # noqa: ANN401
     import diffusers
 
     cls, settings = SCHEDULERS[name]
-    with _quiet():
+    with quiet():
         pipe.scheduler = getattr(diffusers, cls).from_config(pipe.scheduler.config, **settings)
 
 
@@ -60,23 +58,3 @@ def _set_default_size(pipe: Any) -> None:  # noqa: ANN401
     """Let a FluxPipeline default to the size of its autoencoder; diffusers 0.42 assumes 128 latents a side for every model."""
     if type(pipe).__name__ == "FluxPipeline":
         pipe.default_sample_size = pipe.vae.config.sample_size // pipe.vae_scale_factor
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences messages about accelerate, progress bars of every part, and warnings about schedulers' old settings."""
-    import diffusers.utils.logging as diffusers_logging
-    import transformers.utils.logging as transformers_logging
-
-    before = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
-    transformers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        diffusers_logging.set_verbosity(before[0])
-        transformers_logging.set_verbosity(before[1])

@@ -1,4 +1,4 @@
-"""Which tokens were merged with each other, drawn over the image."""
+"""Which tokens were merged with each other, drawn over the image, or over the frames of a video."""
 
 import colorsys
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,48 @@ def draw_map(image: Image.Image, one_map: Mapping[str, Any], side: int = SIDE) -
         one_map: grid, assign and rep, as the run folder keeps them.
         side: of the longer edge of the result, in pixels, about.
     """
+    return draw_maps([image], one_map, side)[0]
+
+
+def draw_maps(frames: Sequence[Image.Image], one_map: Mapping[str, Any], side: int = SIDE) -> list[Image.Image]:
+    """Some frames of a video as :func:`draw_map` draws one; a group that spans frames has its colour in all of them.
+
+    Args:
+        frames: at equal distances, the first and the last of the video included.
+        one_map: as in ``draw_map``; of a grid (f, h, w), a frame shows the plane that covers it, of (h, w) all show the same.
+        side: as in ``draw_map``.
+    """
     rows, columns = one_map["grid"][-2:]
+    planes = np.array(one_map["assign"]).reshape(-1, rows, columns)
+    merged = np.bincount(planes.ravel())[planes] > 1
+    rep = np.array(one_map["rep"])
+    drawn = []
+    for k, frame in enumerate(frames):
+        plane = covering(k, len(frames), len(planes))
+        own = rep[rep // (rows * columns) == plane] % (rows * columns)
+        drawn.append(_draw(frame, planes[plane], merged[plane], own.tolist(), side))
+    return drawn
+
+
+def covering(frame: int, frames: int, planes: int) -> int:
+    """The plane of a grid that covers a frame; where planes are fewer, the first covers one frame, as autoencoders of videos do.
+
+    >>> [covering(k, 9, 3) for k in range(9)]
+    [0, 1, 1, 1, 1, 2, 2, 2, 2]
+    """
+    return 0 if frames == 1 else -(-frame * (planes - 1) // (frames - 1))
+
+
+def _draw(image: Image.Image, groups: np.ndarray, merged: np.ndarray, rep: Sequence[int], side: int) -> Image.Image:
+    rows, columns = groups.shape
     cell = max(4, side // max(rows, columns))
-    groups = np.array(one_map["assign"])[: rows * columns].reshape(rows, columns)
-    merged = np.bincount(groups.ravel())[groups] > 1
     scaled = image.convert("RGB").resize((columns * cell, rows * cell), Image.Resampling.BICUBIC)
     square = np.ones((cell, cell, 1))
     grey = np.array(scaled.convert("L"), dtype=float)[..., None]  # so that the image does not change a group's colour
     tinted = grey * (1 - TINT) + np.kron(_colours(groups), square) * TINT
     drawn = Image.fromarray(np.where(np.kron(merged[..., None], square), tinted, np.array(scaled)).astype(np.uint8))
     _outline(ImageDraw.Draw(drawn), groups, merged, cell)
-    _dots(ImageDraw.Draw(drawn), one_map["rep"], merged, cell)
+    _dots(ImageDraw.Draw(drawn), rep, merged, cell)
     return drawn
 
 
@@ -58,6 +89,6 @@ def _dots(draw: ImageDraw.ImageDraw, rep: Sequence[int], merged: np.ndarray, cel
     columns, radius = merged.shape[1], max(1, cell // 6)
     for token in rep:
         r, c = divmod(token, columns)
-        if r < len(merged) and merged[r, c]:
+        if merged[r, c]:
             x, y = c * cell + cell // 2, r * cell + cell // 2
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill="white", outline="black")

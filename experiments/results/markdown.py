@@ -30,4 +30,5 @@ def finding(run: Run) -> str:
 
 
 def _fidelity(run: Run) -> str:
-    return tables.markdown(tables.FIDELITY, tables.fidelity_table(run.lines.values(), run.study["metrics"], run.primary))
+    table = tables.fidelity_table(run.lines.values(), run.study["metrics"], run.primary, run.noun)
+    return tables.markdown(tables.fidelity_title(run.noun), table)

@@ -1,4 +1,4 @@
-"""The row of an image: what the run folder keeps of it, one line of JSON each."""
+"""The row of an image or a video: what the run folder keeps of it, one line of JSON each."""
 
 import json
 import math
@@ -19,7 +19,7 @@ REPEAT = "repeat"
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a run. This is the contract between what generates images and everything that reads them.
+    """One image or video of a run. This is the contract between what generates images and everything that reads them.
 
     On disk a row is one JSON object. Its keys are the names below, but the entries of ``metrics`` are keys of the row itself, an
     infinite number is written as text ("inf"), and a base leaves out what only merging gives.
@@ -37,7 +37,7 @@ class Row:
         strategy: repr of the strategy, "base" for a base.
         merging: the options of ``merging``, every default filled in, with the study's seed, which is mixed with prompt and seed;
             None for a base.
-        image: path of the PNG file, relative to the run folder.
+        image: path of the file with the image or the video, relative to the run folder.
         made_by: by metric, the network that computed the number.
         seconds: time of the whole pipeline call.
         step_seconds: time of every denoising step.
@@ -50,8 +50,8 @@ class Row:
         plans: number of plans that a site made for this image, mean over the sites; None if it was not recorded.
         stale: share of tokens, at every step, whose group a fresh plan would change; None where no plan was in use.
         drift: distance of the latents from the base's after every step, relative to their norm.
-        features: of the image, by the network of KID, text score and feature distance, projected to 256 numbers, see
-            :mod:`mergekit_diff.experiments.metrics.projection`; empty if no metric asks for them.
+        features: of the image, or of every frame, by the network of KID, text score and feature distance, projected to 256
+            numbers, see :mod:`mergekit_diff.experiments.metrics.projection`; empty if no metric asks for them.
         metrics: numbers by the name of their metric; a pairwise metric has none for a base.
     """
 
@@ -124,8 +124,8 @@ class Row:
         """Its line in the run folder, with the newline."""
         return json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
-    def feature_vector(self) -> NDArray[np.float64]:
-        """The (256) projected features.
+    def feature_vectors(self) -> NDArray[np.float64]:
+        """The (F, 256) projected features; F is 1 for an image.
 
         Raises:
             ValueError: there are none.

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..metrics import Metric, metrics
 from ..study.config import Primary, is_quality
+from ..tasks import VIDEO
 from . import comparison, equal_cost, kept, pairing, quality, summary, tables
 from .comparison import BESIDE, Comparison, Scale
 from .equal_cost import EqualCost
@@ -58,6 +59,11 @@ class Run:
     def study(self) -> dict[str, Any]:
         """The study, as plain data."""
         return self.config["study"]
+
+    @property
+    def noun(self) -> str:
+        """What its files are: "image" or "video"."""
+        return "video" if any(row.image.endswith(VIDEO.suffix) for row in self.rows) else "image"
 
     @property
     def primary(self) -> Primary | None:

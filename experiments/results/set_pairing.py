@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from einops import reduce
 from numpy.typing import NDArray
 
 from .inference import RESAMPLES
@@ -60,7 +61,7 @@ def kid_difference(cell: Sequence[Row], control: Sequence[Row], reference: Array
     both = _common(cell, control)
     common = list(both)
     prompts = list(dict.fromkeys(prompt for prompt, _ in common))
-    x, y = (np.stack([pair[side].feature_vector() for pair in both.values()]) for side in (0, 1))
+    x, y = (np.stack([pair[side].feature_vectors() for pair in both.values()]) for side in (0, 1))
     of_prompt = np.array([prompts.index(prompt) for prompt, _ in common])
     kernels = _Kernels(np.concatenate([x, y]), reference)
     draw = np.random.default_rng(0)
@@ -80,7 +81,10 @@ def why_not(cell: Iterable[Row], control: Iterable[Row], reference: Array | None
     prompts = {prompt for prompt, _ in both}
     if len(prompts) < 2:
         return f"{len(prompts)} prompts in common"
-    return "" if all(row.features for pair in both.values() for row in pair) else "rows without image features"
+    rows = [row for pair in both.values() for row in pair]
+    if not all(row.features for row in rows):
+        return "rows without image features"
+    return "" if len({len(row.features) for row in rows}) == 1 else "different numbers of frames"
 
 
 def _common(cell: Iterable[Row], control: Iterable[Row]) -> dict[tuple[str, int], tuple[Row, Row]]:
@@ -90,11 +94,18 @@ def _common(cell: Iterable[Row], control: Iterable[Row]) -> dict[tuple[str, int]
 
 
 class _Kernels:
-    """The kernels of the images of both cells, first the cell's and then the control's, among themselves and with real ones."""
+    """The kernels of the images of both cells, first the cell's and then the control's, among themselves and with real ones.
+
+    Args:
+        both: (2n, F, d) features; the kernels of videos are means over their frames.
+        reference: (m, d) features of the real images.
+    """
 
     def __init__(self, both: Array, reference: Array) -> None:
-        self.within = (both @ both.T / both.shape[1] + 1) ** 3
-        self.across = ((both @ reference.T / both.shape[1] + 1) ** 3).mean(1)
+        n, _, width = both.shape
+        frames = both.reshape(-1, width)
+        self.within = reduce((frames @ frames.T / width + 1) ** 3, "(a f) (b g) -> a b", "mean", a=n, b=n)
+        self.across = reduce((frames @ reference.T / width + 1) ** 3, "(a f) m -> a", "mean", a=n)
 
     def difference(self, kept: Array, swapped: Array) -> Array:
         """(B,) distance of the cell minus that of the control; the term of the real images alone cancels.

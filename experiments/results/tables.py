@@ -15,7 +15,6 @@ from .pairing import RATIO
 from .row import Row, by_cell
 from .summary import Line
 
-FIDELITY = "Fidelity to the base image of the same prompt and seed"
 SPEED = "Speed on one SD 1.5-sized transformer block (4096 tokens, C=320, batch 2, random weights)"
 VERDICTS = "Against the control, over the same prompts and seeds"
 QUALITY = "Quality, against the base and the control, over the same prompts and seeds"
@@ -26,13 +25,19 @@ OVER_STEPS = {
 PARTS = 5
 
 
-def fidelity_table(lines: Iterable[Line], names: Sequence[str], primary: Primary | None) -> list[list[str]]:
+def fidelity_title(noun: str = "image") -> str:
+    """Title of :func:`fidelity_table`, for images or videos."""
+    return f"Fidelity to the base {noun} of the same prompt and seed"
+
+
+def fidelity_table(lines: Iterable[Line], names: Sequence[str], primary: Primary | None, noun: str = "image") -> list[list[str]]:
     """Heading and a row for every cell: tokens before and after in one call of the denoiser, ratios, fidelity to the base, n.
 
     Args:
         lines: means of the cells.
         names: of the metrics; those of whole sets are left out.
         primary: the metric that was named before the run.
+        noun: what was made, "image" or "video".
     """
     known = metrics()
     head = ["cell", "tokens a call", "ratio asked", "granted", "plan every"]
@@ -41,7 +46,7 @@ def fidelity_table(lines: Iterable[Line], names: Sequence[str], primary: Primary
         unit = f" {known[name].unit}" if known[name].unit else ""
         mark = " (primary)" if primary is not None and primary.metric == name else ""
         head.append(f"{known[name].label}{unit} {arrow}{mark}")
-    return [[*head, "s/image", "n"], *[_fidelity_row(line, names) for line in lines]]
+    return [[*head, f"s/{noun}", "n"], *[_fidelity_row(line, names) for line in lines]]
 
 
 def speed_table(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -78,6 +78,7 @@ def call_pipeline(
             steps=cell.study.steps,
             guidance=cell.study.guidance,
             size=cell.study.height_and_width(),
+            frames=cell.study.frames,
             on_step_end=steps.on_step_end,
         )
     finally:

@@ -49,14 +49,16 @@ def _measure_sets(run: Run, study: Study, anew: bool) -> None:
 
     from ..metrics import set_values
     from ..metrics.reference import features
+    from ..metrics.sets import extract
     from ..models import task_of
 
     values: dict[str, dict[str, Any]] = {}
     for cell, rows in run.cells.items():
-        images = torch.stack([task_of(study.model).read(run.folder / row.image) for row in rows])
         for name in names:
+            outputs = (task_of(study.model).read(run.folder / row.image) for row in rows)
+            own = [extract(name, output.reshape(-1, *output.shape[-3:])) for output in outputs]
             reference = features(name, study.model, study.reference)
-            values.setdefault(cell, {})[name] = set_values(name, images, reference)
+            values.setdefault(cell, {})[name] = set_values(name, torch.stack(own), reference)
     write_atomically(path, json.dumps(values, indent=1).encode())
 
 
@@ -101,7 +103,8 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 def _show(run: Run) -> None:
     from ..report import write_report
 
-    show_table(tables.FIDELITY, tables.fidelity_table(run.lines.values(), run.study["metrics"], run.primary))
+    fidelity = tables.fidelity_table(run.lines.values(), run.study["metrics"], run.primary, run.noun)
+    show_table(tables.fidelity_title(run.noun), fidelity)
     for note in tables.notes(run.lines.values()):
         print(note)
     if run.comparisons:

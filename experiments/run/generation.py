@@ -1,4 +1,4 @@
-"""Makes the images of jobs and appends their rows."""
+"""Makes the images or videos of jobs and appends their rows."""
 
 import json
 from typing import Any
@@ -65,11 +65,11 @@ class Generation:
         return [round(float((x - base).norm() / base.norm()), 5) for x, base in pairs]
 
     def _measure(self, job: Job) -> dict[str, Any]:
-        """Measure the saved 8-bit images, so that anyone can measure again."""
+        """Measure the saved 8-bit output, so that anyone can measure again."""
         task = task_of(job.cell.study.model)
-        image, base = (task.read(self.folder.path / each.image) for each in (job, job.of_base()))
-        kept = {"features": features_of(image)} if set(BY_FEATURES) & set(self.names) else {}
-        return measure(self.names, image, base if job.base != job.id else None, job.prompt) | kept
+        output, base = (task.read(self.folder.path / each.image) for each in (job, job.of_base()))
+        kept = {"features": features_of(output)} if set(BY_FEATURES) & set(self.names) else {}
+        return measure(self.names, output, base if job.base != job.id else None, job.prompt) | kept
 
     def _keep_maps(self, job: Job, result: Result) -> None:
         """The merge maps of the first image of every cell."""
@@ -78,17 +78,17 @@ class Generation:
             write_atomically(self.folder.path / "maps" / f"{job.id}.json", json.dumps(record).encode())
 
 
-def measure(names: list[str], image: Tensor, base: Tensor | None, prompt: str) -> dict[str, Any]:
-    """Measure one image; returns the fields ``metrics`` and ``made_by`` of its row.
+def measure(names: list[str], output: Tensor, base: Tensor | None, prompt: str) -> dict[str, Any]:
+    """Measure one output; returns the fields ``metrics`` and ``made_by`` of its row.
 
     Args:
         names: of metrics; those of sets are skipped.
-        image: as its task gives it to metrics, such as (3, H, W) uint8.
+        output: as its task gives it to metrics, (3, H, W) uint8 for an image, (F, 3, H, W) for a video.
         base: the same without merging; None for a base itself, which is compared with nothing.
-        prompt: of the image.
+        prompt: of the output.
     """
     known = {name: metrics()[name] for name in names}
-    values = {name: metric.measure(image, base) for name, metric in known.items() if metric.of == "pair" and base is not None}
-    values |= {name: metric.measure(image, prompt) for name, metric in known.items() if metric.of == "single"}
+    values = {name: metric.value(output, base) for name, metric in known.items() if metric.of == "pair" and base is not None}
+    values |= {name: metric.value(output, prompt) for name, metric in known.items() if metric.of == "single"}
     made_by = {name: known[name].made_by for name in values if known[name].made_by}
     return {"metrics": values, "made_by": made_by}

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+import torch
+
 from mergekit_diff import MergeReport, MergeSession, merging
 
+from ..models import task_of
 from ..study.cell import Cell
 from ..study.seeds import for_image
 from .call import Steps, Watch, call_pipeline
@@ -24,7 +27,7 @@ class Result:
         steps: latents and seconds of every denoising step.
         counts: the fields of a row from tokens_before to plans and, if the study asks for it, stale; empty for a base.
         sites: rows of the merge report.
-        maps: for a few sites the group of every token.
+        maps: for a few sites the group of every token, of all frames.
     """
 
     output: Any
@@ -50,7 +53,8 @@ def make_result(pipe: Any, cell: Cell, prompt: str, seed: int, watch: Watch | No
         return Result(output, steps)
     report = session.report()
     counts = _counts(report, cell.name) | ({"stale": probe.by_step()} if probe is not None else {})
-    return Result(output, steps, counts, _sites(report), _maps(session))
+    frames = len(task_of(cell.study.model).frames(output))
+    return Result(output, steps, counts, _sites(report), _maps(session, frames))
 
 
 def _counts(report: MergeReport, name: str) -> dict[str, Any]:
@@ -87,8 +91,13 @@ def _sites(report: MergeReport) -> list[dict[str, Any]]:
     return json.loads(json.dumps(report.to_dicts()))
 
 
-def _maps(session: MergeSession) -> list[dict[str, Any]]:
-    """The newest plan of the finest site of every stage, for the last row of the batch: the prompt's, not the empty prompt's."""
+def _maps(session: MergeSession, frames: int) -> list[dict[str, Any]]:
+    """The newest plan of the finest site of every stage, for the last row of the batch: the prompt's, not the empty prompt's.
+
+    Args:
+        session: that has made the output.
+        frames: of the output.
+    """
     plans = session.plans()
     stages = {(row["site"], row["role"]): row["stage"] for row in session.report().to_dicts()}
     finest: dict[str | None, tuple[str, str]] = {}
@@ -96,9 +105,14 @@ def _maps(session: MergeSession) -> list[dict[str, Any]]:
         best = finest.get(stages[key])
         if best is None or prod(grid) > prod(plans[best][1]):
             finest[stages[key]] = key
-    return [_map(key, stage, *plans[key]) for stage, key in finest.items()]
+    return [_map(key, stage, *plans[key], frames) for stage, key in finest.items()]
 
 
-def _map(key: tuple[str, str], stage: str | None, plan: Any, grid: tuple[int, ...]) -> dict[str, Any]:  # noqa: ANN401
-    assign, rep = plan.assign[-1].tolist(), plan.rep[-1].tolist()
-    return {"site": key[0], "role": key[1], "stage": stage, "grid": list(grid), "assign": assign, "rep": rep}
+def _map(key: tuple[str, str], stage: str | None, plan: Any, grid: tuple[int, ...], frames: int) -> dict[str, Any]:  # noqa: ANN401
+    """A site that sees one frame has a row of the batch for every frame; their plans are kept as one over all frames."""
+    rows = frames if frames > 1 and len(grid) == 2 and len(plan.assign) % frames == 0 else 1
+    offset = torch.arange(rows)[:, None]
+    assign = (plan.assign[-rows:].cpu() + offset * plan.num_groups).flatten().tolist()
+    rep = (plan.rep[-rows:].cpu() + offset * plan.num_tokens).flatten().tolist()
+    over = [rows, *grid] if rows > 1 else list(grid)
+    return {"site": key[0], "role": key[1], "stage": stage, "grid": over, "assign": assign, "rep": rep}

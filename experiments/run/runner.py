@@ -10,7 +10,7 @@ from mergekit_diff import attach
 
 from ..files import check_writable
 from ..metrics import check_available
-from ..models import check_device, check_model, identity, load_pipeline, processes, use_threads
+from ..models import check_device, check_model, check_task, identity, load_pipeline, processes, use_threads
 from ..results.folder import RunFolder
 from ..results.run import Run
 from ..study.cell import Cell
@@ -121,6 +121,7 @@ def _check_folder(folder: RunFolder, study: Study, fresh: bool) -> None:
 
 def _pipeline(study: Study, planned: list[Cell]) -> Any:  # noqa: ANN401
     pipe = load_pipeline(study.model, study.device, study.dtype)
+    check_task(study.model, pipe)
     try_sites(pipe, planned)
     return pipe
 

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import check_writable, write_atomically
-from ..models import check_device, check_model, identity, load_pipeline, task_of, use_threads
+from ..models import check_device, check_model, check_task, identity, load_pipeline, task_of, use_threads
 from ..results import summary, tables
 from ..results.row import Row
 from ..study.config import Study
 from ..study.jobs import Job, jobs
 from ..study.loading import build, override
 from ..study.sweep import cells
+from ..tasks import VIDEO
 from ..terminal import complain, progress_bar, show_table
 from .runner import check_metrics, try_sites
 
@@ -49,6 +50,7 @@ def generate(study: Study) -> int:
     use_threads(study.threads)
     base, merged = jobs(planned, identity(study.model))
     pipe = load_pipeline(study.model, study.device, study.dtype, study.scheduler)
+    check_task(study.model, pipe)
     try_sites(pipe, planned)
 
     try:
@@ -61,7 +63,8 @@ def generate(study: Study) -> int:
     measured = ({"made_by": {}}, _measure(study, *results))
     rows = [_row(*parts) for parts in zip((base, merged), results, measured, strict=True)]
     lines = summary.summarize(rows, study.metrics)
-    show_table(study.prompts[0], tables.fidelity_table(lines, study.metrics, None))
+    noun = "video" if path.suffix == VIDEO.suffix else "image"
+    show_table(study.prompts[0], tables.fidelity_table(lines, study.metrics, None, noun))
     for note in tables.notes(lines):
         print(note)
     print(f"base | merged | merge map: {path}")
@@ -83,10 +86,11 @@ def _row(job: Job, result: "Result", measured: dict[str, Any]) -> Row:
 
 
 def _side_by_side(study: Study, base: "Result", merged: "Result") -> bytes:
-    from ..report.merge_map import draw_map
+    from ..report.merge_map import draw_maps
 
-    maps = [draw_map(merged.output, each) for each in merged.maps[:1]]
     task = task_of(study.model)
+    frames = task.frames(merged.output)
+    maps = [task.of_frames(draw_maps(frames, each)) for each in merged.maps[:1]]
     return task.encode(task.side_by_side([base.output, merged.output, *maps]))
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from mergekit_diff.registry import one_of
 
 from ..metrics import metrics
-from ..models import SCHEDULERS, task_of
-from ..tasks import Task
+from ..models import SCHEDULERS, check_prompted, task_of
+from ..tasks import VIDEO, Task
 
 PROBES = ("staleness",)
 DTYPES = ("float32", "float16", "bfloat16")
@@ -62,7 +62,7 @@ class Study:
     ``control`` has the swept values of the cell that others are compared with. ``base`` compares them with the base, by a
     primary metric of quality, which is also what a study with such a metric and no control does. ``repeat`` adds a cell to a
     study with a control: the control, or a random cell, with another merging seed. ``build`` in :mod:`.loading` fills in the
-    metrics of the model's task where none are named.
+    metrics of the model's task where none are named. ``size`` and ``frames`` of a video are the model's own where none are named.
     """
 
     question: str = ""
@@ -92,6 +92,7 @@ class Study:
     threads: int | None = None
     scheduler: str | None = None
     size: Any = None
+    frames: int | None = None
     reference: str | None = None
     out: str = "runs/study"
 
@@ -118,17 +119,18 @@ def check(study: Study) -> Study:
     Raises:
         ValueError: a value is out of range or names something unknown; the message is one line.
     """
-    for name, least in (("seeds", 1), ("steps", 1), ("threads", 1), ("sweep_count", 1), ("num_nodes", 1)):
+    for name in ("seeds", "steps", "frames", "threads", "sweep_count", "num_nodes"):
         value = getattr(study, name)
-        if value is not None and value < least:
-            raise ValueError(f"{name}: expected at least {least}, got {value}")
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
     if study.devices != "auto" and (type(study.devices) is not int or study.devices < 1):
         raise ValueError(f"devices: expected a whole number of at least 1, or auto; got {study.devices!r}")
     if not (math.isfinite(study.guidance) and study.guidance >= 0):
         raise ValueError(f"guidance: expected a number of at least 0, got {study.guidance}")
     _check_names(study)
     _check_primary(study.primary, study.control)
-    _check_task(study.metrics, task_of(study.model))
+    check_prompted(study.model)
+    _check_task(study, task_of(study.model))
     _check_size(study.size)
     return study
 
@@ -160,9 +162,11 @@ def _check_primary(primary: Primary | None, control: object) -> None:
         raise ValueError(f"primary.margin: expected {wanted}, since {primary.metric} is compared by {by}, got {margin}")
 
 
-def _check_task(names: list[str], task: Task) -> None:
+def _check_task(study: Study, task: Task) -> None:
+    if study.frames is not None and task.name != VIDEO.name:
+        raise ValueError(f"frames: expected none, since {study.model} makes a {task.name}, got {study.frames}")
     possible = [name for name, metric in metrics().items() if task.name in metric.tasks]
-    for name in names:
+    for name in study.metrics:
         if name not in possible:
             raise ValueError(
                 f"metrics: expected a metric for {task.name}, got {name!r}; possible: {', '.join(possible) or 'none'}"

@@ -10,7 +10,7 @@ from mergekit_diff.registry import one_of
 from .config import Study
 from .loading import flatten
 
-IMAGE = ("steps", "guidance", "scheduler", "size")
+IMAGE = ("steps", "guidance", "scheduler", "size", "frames")
 """Keys that also change the base."""
 SWEPT = ("strategy", "merging", *IMAGE)
 DRAWS = 10_000

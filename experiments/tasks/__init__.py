@@ -3,5 +3,6 @@
 from .call import Call
 from .picture import PICTURE
 from .task import Task
+from .video import VIDEO
 
-__all__ = ["PICTURE", "Call", "Task"]
+__all__ = ["PICTURE", "VIDEO", "Call", "Task"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = "call.json"
-PASSED = ("prompt", "num_inference_steps", "generator", "callback_on_step_end")
+PASSED = ("prompt", "num_inference_steps", "generator", "output_type", "callback_on_step_end")
 """What a task passes itself, so that no record may."""
 
 

@@ -1,6 +1,5 @@
 """Text to image."""
 
-import inspect
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,18 +34,13 @@ class Picture(Task):
         steps: int,
         guidance: float,
         size: tuple[int, int] | tuple[None, None],
+        frames: int | None = None,
         on_step_end: OnStepEnd,
     ) -> Image.Image:
-        """One image."""
-        sides = {name: side for name, side in zip(("height", "width"), size, strict=True) if side is not None}
-        observable = "callback_on_step_end" in inspect.signature(pipe.__call__).parameters
-        return pipe(
-            prompt,
-            num_inference_steps=steps,
-            generator=torch.Generator().manual_seed(seed),
-            **self.call.keywords(guidance) | sides,
-            **({"callback_on_step_end": on_step_end} if observable else {}),
-        ).images[0]
+        """One image; it has no frames to be asked for."""
+        height, width = size
+        asked = {"num_inference_steps": steps, "height": height, "width": width}
+        return self._called(pipe, prompt, seed, guidance, on_step_end, **asked).images[0]
 
     def encode(self, output: Image.Image) -> bytes:
         """A PNG file."""
@@ -62,6 +56,15 @@ class Picture(Task):
     def as_tensor(self, output: Image.Image) -> Tensor:
         """(3, H, W) uint8."""
         return torch.from_numpy(np.array(output.convert("RGB"))).permute(2, 0, 1)
+
+    def frames(self, output: Image.Image) -> Sequence[Image.Image]:
+        """The image alone."""
+        return [output]
+
+    def of_frames(self, frames: Sequence[Image.Image]) -> Image.Image:
+        """The only one."""
+        (output,) = frames
+        return output
 
     def side_by_side(self, outputs: Sequence[Image.Image], side: int = SIDE, gap: int = 8) -> Image.Image:
         """Images in a row on white, each scaled to the height ``side``, ``gap`` pixels apart."""

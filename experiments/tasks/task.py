@@ -1,11 +1,14 @@
 """What the rest of ``experiments`` asks of a task."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+from PIL import Image
 from torch import Tensor
 
 from .call import Call
@@ -43,9 +46,10 @@ class Task(ABC):
         steps: int,
         guidance: float,
         size: tuple[int, int] | tuple[None, None],
+        frames: int | None,
         on_step_end: OnStepEnd,
     ) -> Any:  # noqa: ANN401
-        """Call a pipeline once.
+        """Make one output.
 
         Args:
             pipe: the pipeline.
@@ -54,10 +58,8 @@ class Task(ABC):
             steps: denoising steps.
             guidance: scale of classifier-free guidance.
             size: height and width in pixels; None leaves them to the model.
+            frames: number of frames; None leaves it to the model.
             on_step_end: called after every step, if the pipeline supports it.
-
-        Returns:
-            One output.
         """
 
     @abstractmethod
@@ -73,5 +75,33 @@ class Task(ABC):
         """An output as metrics take it, such as (3, H, W) uint8 for an image."""
 
     @abstractmethod
+    def frames(self, output: Any) -> Sequence[Image.Image]:  # noqa: ANN401
+        """The images that an output consists of: one, or the frames of a video."""
+
+    @abstractmethod
+    def of_frames(self, frames: Sequence[Image.Image]) -> Any:  # noqa: ANN401
+        """The output that consists of these images."""
+
+    @abstractmethod
     def side_by_side(self, outputs: Sequence[Any]) -> Any:  # noqa: ANN401
         """Several outputs in one, to look at."""
+
+    def _called(self, pipe: Any, prompt: str, seed: int, guidance: float, on_step_end: OnStepEnd, **asked: int | None) -> Any:  # noqa: ANN401
+        """What a pipeline returns, with 8-bit images.
+
+        Args:
+            pipe: the pipeline.
+            prompt: of the output.
+            seed: of its initial noise.
+            guidance: scale of classifier-free guidance.
+            on_step_end: called after every step, if the pipeline supports it.
+            **asked: further arguments, which win over those of the model's record; None leaves one to it.
+        """
+        observable = "callback_on_step_end" in inspect.signature(pipe.__call__).parameters
+        return pipe(
+            prompt,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="pil",
+            **self.call.keywords(guidance) | {name: value for name, value in asked.items() if value is not None},
+            **({"callback_on_step_end": on_step_end} if observable else {}),
+        )
