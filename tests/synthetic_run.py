@@ -8,6 +8,7 @@ from PIL import Image
 
 from mergekit_diff.experiments.results.folder import RunFolder
 from mergekit_diff.experiments.results.row import Row
+from mergekit_diff.experiments.tasks import PICTURE, VIDEO
 
 STEPS = 8
 MADE_BY = {"feature": "Net (net 1.0)", "text": "Map (map 1.0)"}
@@ -30,8 +31,10 @@ def a_study(**fields):
     return study | {"strategy": {"name": "retom"}, "sweep": {}, "metrics": ["psnr"], "primary": None} | fields
 
 
-def synthetic_run(path, cells=CELLS, prompts=6, seeds=1, side=16, primary=PRIMARY, parts=("costs", "sets", "maps")):
+def synthetic_run(path, cells=CELLS, prompts=6, seeds=1, side=16, primary=PRIMARY, parts=("costs", "sets", "maps"), frames=1):
     """Write a run folder: a base and cells, the first of which is the control; the later a cell, the farther from the base.
+
+    With more than one of ``frames`` its files are videos.
 
     With the part "shares", the cost of a step is known as a share of the base's, and every cell is a strategy of its own.
     """
@@ -42,15 +45,16 @@ def synthetic_run(path, cells=CELLS, prompts=6, seeds=1, side=16, primary=PRIMAR
     (path / "images").mkdir()
     for number, prompt in enumerate(names):
         for seed in range(seeds):
-            image = draw.integers(0, 256, (side, side, 3))
+            image = draw.integers(0, 256, (side, side, 3) if frames == 1 else (frames, side, side, 3))
             for i, cell in enumerate(("base", *cells)):
                 row = _row(number, prompt, seed, i, cell, cells[0], draw)
                 row = replace(row, values={"strategy.name": cell}) if "shares" in parts and i else row
                 noisy = (image + draw.normal(0, 8 * i, image.shape)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(noisy).save(path / row.image)
+                row = replace(row, image=f"images/{row.job}.apng") if frames > 1 else row
+                (path / row.image).write_bytes(_file(noisy))
                 folder.append(row)
                 if i and not number and not seed and "maps" in parts:
-                    _write(path / f"maps/{row.job}.json", row.to_json() | {"sites": _sites(i), "maps": [_map(i)]})
+                    _write(path / f"maps/{row.job}.json", row.to_json() | {"sites": _sites(i), "maps": [_map(i, frames)]})
     if "costs" in parts:
         shares = [{"share": 1 - 0.1 * i} if "shares" in parts else {} for i in range(1 + len(cells))]
         costs = {cell: _costs(i) | shares[i] for i, cell in enumerate(("base", *cells))}
@@ -97,10 +101,20 @@ def _sites(i):
     return [common | {"site": f"{stage}.{n}", "stage": stage} for stage in ("down", "mid", "up") for n in range(3)]
 
 
-def _map(i):
-    groups = max(8, 16 - i)
-    assign = np.minimum(np.arange(16), groups - 1).tolist()
-    return {"site": "up.0", "role": "self_attention", "stage": "up", "grid": [4, 4], "assign": assign, "rep": list(range(groups))}
+def _file(pixels):
+    """A PNG of (H, W, 3), an animated one of (F, H, W, 3)."""
+    if pixels.ndim == 3:
+        return PICTURE.encode(Image.fromarray(pixels))
+    return VIDEO.encode([Image.fromarray(frame) for frame in pixels])
+
+
+def _map(i, frames):
+    """Of 16 tokens; of a video, in as many planes as it has frames."""
+    n = 16 * frames
+    groups = max(8, n - i)
+    assign = np.minimum(np.arange(n), groups - 1).tolist()
+    grid = [4, 4] if frames == 1 else [frames, 4, 4]
+    return {"site": "up.0", "role": "self_attention", "stage": "up", "grid": grid, "assign": assign, "rep": list(range(groups))}
 
 
 def _costs(i):

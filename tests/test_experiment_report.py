@@ -1,5 +1,7 @@
 """The page shows what the run folder holds, escaped and in one file; figures and maps show their numbers."""
 
+import base64
+import io
 import json
 import math
 import re
@@ -7,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from synthetic_run import CELLS, a_row, a_study, synthetic_run
@@ -17,14 +20,16 @@ from mergekit_diff.experiments.report.columns import columns
 from mergekit_diff.experiments.report.figures import INK, figure, svg
 from mergekit_diff.experiments.report.merge_map import draw_map
 from mergekit_diff.experiments.report.pareto import Point, front
-from mergekit_diff.experiments.report.signatures import signatures
+from mergekit_diff.experiments.report.signatures import not_measured, signatures
 from mergekit_diff.experiments.report.steps import shares
 from mergekit_diff.experiments.report.verdict import verdict
 from mergekit_diff.experiments.results import summary
 from mergekit_diff.experiments.results.curves import curve, jump
 from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.results.images import open_frames
 from mergekit_diff.experiments.results.numbers import between, decimals, show
 from mergekit_diff.experiments.results.run import Run
+from mergekit_diff.experiments.tasks import VIDEO
 
 PROMPT = "<script>alert(1)</script>"
 
@@ -259,6 +264,80 @@ def test_heavy_images_are_shrunk_and_few_enough(tmp_path, monkeypatch):
     shown = images.grid(run)
     assert shown.shrunk and len(shown.lines) == 2
     assert all(one["data"].startswith("data:image/webp") for line in shown.lines for one in line["images"])
+
+
+# videos
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """A run of videos of three frames with all its parts."""
+    return synthetic_run(tmp_path_factory.mktemp("videos"), frames=3)
+
+
+def test_a_film_has_every_frame_of_its_video_exactly(videos):
+    run = Run.read(videos.path)
+    shown = images.grid(run)
+    assert (shown.frames, shown.total, shown.shrunk, len(shown.lines)) == (3, 3, False, 6)
+    for line in shown.lines:
+        for one in line["images"]:
+            film = VIDEO.read(run.folder / next(row.image for row in run.cells[one["cell"]] if row.prompt == line["prompt"]))
+            data = base64.b64decode(one["data"].removeprefix("data:image/png;base64,"))
+            pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(data)))).permute(2, 0, 1)
+            assert torch.equal(pixels, film.transpose(0, 1).reshape(3, 48, 16)) and one["shape"] == "16 / 16"
+
+
+def test_the_page_of_videos_has_a_player_and_each_film_once(videos, page):
+    text = reported(videos)
+    found = re.findall(r'src="data:image/png;base64,[^"]+', text)
+    assert len(found) == len(set(found)) == 6 * (1 + len(CELLS))
+    assert text.count('class="film" style="--frames: 3; aspect-ratio: 16 / 16"') == len(found)
+    assert '<div class="player" hidden>' in text and 'max="2"' in text and "<h2>Videos</h2>" in text
+    assert "://" not in text and "s/video" in text
+    assert '<div class="player"' not in page and 'class="film"' not in page
+
+
+def test_the_sheet_of_videos_has_strips_of_frames(videos):
+    reported(videos)
+    sheet = np.array(Image.open(videos.path / "sheet.png"))
+    run, side, gap, label = Run.read(videos.path), 128, 4, 22
+    width = 3 * side + gap
+    assert sheet.shape[1] == width * (1 + len(CELLS))
+    second = open_frames(videos.path / run.cells[CELLS[1]][0].image)
+    for i, frame in enumerate(second):
+        left = 2 * width + i * side
+        expected = np.array(frame.resize((side, side), Image.Resampling.LANCZOS))
+        assert (sheet[label : label + side, left : left + side] == expected).all()
+
+
+def test_maps_of_videos_show_the_planes_of_the_grid_in_a_row(videos):
+    first, *_ = images.maps(Run.read(videos.path))
+    (one,) = first["maps"]
+    assert (one["grid"], one["tokens"], one["long"]) == ("3 x 4 x 4", 48, True)
+    strip = Image.open(io.BytesIO(base64.b64decode(one["data"].partition(",")[2])))
+    assert strip.size == (3 * images.SIDE + 2 * 8, images.SIDE)
+
+
+def test_long_videos_are_shown_with_fewer_frames_and_fewer_prompts(tmp_path, monkeypatch):
+    run = Run.read(synthetic_run(tmp_path, CELLS[:1], 3, parts=(), frames=5).path)
+    monkeypatch.setattr(images, "FRAMES", 3)
+    monkeypatch.setattr(images, "IMAGES", 12)
+    monkeypatch.setattr(images, "WEIGHT", 100)
+    shown = images.grid(run)
+    assert (shown.frames, shown.total, shown.shrunk, len(shown.lines)) == (3, 5, True, 2)
+    assert all(one["frames"] == 3 and one["data"].startswith("data:image/webp") for line in shown.lines for one in line["images"])
+    assert "Of 5 frames, 3 at equal distances." in write_report(run).read_text()
+
+
+def test_flicker_is_a_sign_of_failure_of_videos_alone(videos, run):
+    of_videos, of_images = Run.read(videos.path), Run.read(run.path)
+    assert "flicker" in not_measured(of_videos) and "flicker" not in not_measured(of_images)
+    measured = [replace(row, metrics=row.metrics | {"flicker": 2.0}) for row in of_videos.rows]
+    study = of_videos.study | {"metrics": [*of_videos.study["metrics"], "flicker"]}
+    found = signatures(Run(videos.path, of_videos.config | {"study": study}, measured))
+    assert {cell: sign[0] for cell, sign in next(one for one in found if one.name == "flicker").cells.items()} == dict.fromkeys(
+        CELLS, "2.000"
+    )
 
 
 def test_a_column_shows_four_figures_of_its_largest_number():

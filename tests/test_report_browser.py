@@ -79,18 +79,27 @@ PROBES = {
         const hidden = () => all(".cost").map(one => one.hidden), before = hidden();
         all("[name=cost]")[1].click();
         return [before, hidden()];"""),
+    "films": (PHONE, f"""
+        touch(find("[name=right]"), {json.dumps(CELLS[2])});
+        const places = () => ["img[data-prompt]", ".under", ".over"].map(one => getComputedStyle(find(one)).objectPosition);
+        const film = find("img[data-prompt]"), sides = ["naturalWidth", "naturalHeight", "clientWidth", "clientHeight"];
+        const tick = find(".player input"), moved = [0, 1, 2].map(frame => {{ touch(tick, frame); return places(); }});
+        const words = () => [find(".player output").textContent, find(".player button").textContent], paused = words();
+        find(".player button").click();
+        return [sides.map(side => film[side]), moved, paused, words()];"""),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     """What every probe found."""
-    place, bare, long = (tmp_path_factory.mktemp(name) for name in ("run", "bare", "long"))
+    place, bare, long, films = (tmp_path_factory.mktemp(name) for name in ("run", "bare", "long", "films"))
     page = write_report(Run.read(synthetic_run(place).path)).read_text()
     pages = dict.fromkeys(PROBES, page)
     pages["bare"] = write_report(Run.read(synthetic_run(bare, prompts=2, primary=None, parts=()).path)).read_text()
     pages["long"] = write_report(Run.read(synthetic_run(long, LONG, parts=("costs", "shares")).path)).read_text()
     pages["tables"] = pages["long"]
+    pages["films"] = write_report(Run.read(synthetic_run(films, frames=3).path)).read_text()
     pages["fetching"] = page.replace("<main>", '<main><img src="https://example.org/x.png">')
     pages["too wide"] = page.replace("<main>", '<main><div style="width: 500px">')
     frames = FRAMES
@@ -164,3 +173,10 @@ def test_blinking_starts_when_it_is_chosen(told):
 
 def test_one_cost_is_shown_at_a_time(told):
     assert told["cost"]["answer"] == [[False, True, True], [True, False, True]]
+
+
+def test_all_films_show_the_frame_of_the_player_and_it_pauses_and_plays(told):
+    size, moved, paused, playing = told["films"]["answer"]
+    assert size == [16, 48, 104, 104]
+    assert moved == [[f"0px {share}%"] * 3 for share in (0, 50, 100)]
+    assert paused == ["frame 3 of 3", "play"] and playing[1] == "pause"

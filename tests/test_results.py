@@ -8,7 +8,7 @@ from synthetic_run import CELLS, a_row, synthetic_run
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.results import comparison, equal_cost
 from mergekit_diff.experiments.results.folder import RunFolder
-from mergekit_diff.experiments.results.images import is_whole, open_image
+from mergekit_diff.experiments.results.images import is_whole, open_frames
 from mergekit_diff.experiments.results.run import Run
 from mergekit_diff.experiments.results.summary import summarize
 from mergekit_diff.experiments.results.tables import fidelity_table
@@ -124,7 +124,7 @@ def test_a_broken_image_is_named_by_the_report_and_made_again_by_the_run(damage,
 def test_no_part_of_an_image_is_a_whole_image(share, tmp_path):
     folder = synthetic_run(tmp_path, CELLS[:1], 1, side=64, parts=())
     file = next((folder.path / "images").iterdir())
-    assert is_whole(file) and open_image(file).size == (64, 64)
+    assert is_whole(file) and open_frames(file)[0].size == (64, 64)
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
     assert not is_whole(file)
 

@@ -11,7 +11,7 @@ import pytest
 import wandb
 import yaml
 from PIL import Image
-from synthetic_run import a_row
+from synthetic_run import CELLS, a_row, synthetic_run
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from mergekit_diff.experiments.results.folder import RunFolder
@@ -115,6 +115,30 @@ def check_history(history):
     assert [one["tokens/down_blocks.0.attentions.0/self_attention"] for one in steps] == [32, 31, 30]
     assert [one["steps/drift"] for one in steps] == [0.0, 0.1, 0.7]
     assert [one.get("steps/stale") for one in steps] == [None, 0.5, None]
+
+
+def test_a_cell_of_videos_has_them_beside_the_bases(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = synthetic_run(tmp_path / "out", CELLS[:1], 2, parts=("maps",), frames=3)
+    config = {
+        "study": build({"prompts": ["p"]}).record() | Run.read(folder.path).study,
+        "command": "x",
+        "git": None,
+        "versions": {},
+    }
+    (folder.path / "config.yaml").write_text(yaml.safe_dump(config))
+    track(Run.read(folder.path), Wandb())
+    assert capfd.readouterr() == ("", "")
+    base, cell = runs(folder)
+    logged = [json.loads(line) for line in inspect(cell).splitlines()]
+    (one,) = [
+        one["history"]["item"]["videos"] for one in logged if one["type"] == "history" and "videos" in one["history"]["item"]
+    ]
+    assert one["_type"] == "videos" and one["count"] == 2
+    clips = sorted((cell / "files" / "media" / "videos").rglob("*.gif"))
+    assert len(clips) == 2 and len(list((base / "files" / "media" / "videos").rglob("*.gif"))) == 2
+    with Image.open(clips[0]) as clip:
+        assert clip.n_frames == 3 and clip.size == (2 * 256 + 8, 256)
 
 
 def test_a_second_time_replaces_the_runs(folder):

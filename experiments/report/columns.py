@@ -41,7 +41,7 @@ def columns(run: Run) -> list[Column]:
     every = [
         Column("#", "", [(run.marks[cell], "", i) for i, cell in enumerate(cells)]),
         Column("cell", "", [(cell, _against(run, cell), cell) for cell in cells], text=True),
-        Column("n", "images", [(str(line.n), "", line.n) for line in lines]),
+        Column("n", f"{run.noun}s", [(str(line.n), "", line.n) for line in lines]),
         Column("tokens a call", "before → after", [_tokens(line) for line in lines]),
         Column("ratio", "asked", [(show(line.asked, 3), "", _order(line.asked)) for line in lines]),
         Column("ratio", "granted", [(show(line.granted, 3), "", _order(line.granted)) for line in lines]),
@@ -49,7 +49,7 @@ def columns(run: Run) -> list[Column]:
     ]
     every += [_measured(run, name, metric) for name, metric in run.metrics.items()]
     every += [_of_sets(run, name, metric) for name, metric in run.set_metrics.items()]
-    every += [_plain("time", "s/image", [line.seconds for line in lines]), *_costs(run, cells)]
+    every += [_plain("time", f"s/{run.noun}", [line.seconds for line in lines]), *_costs(run, cells)]
     return [column for column in every if any(text != DASH for text, _, _ in column.entries)]
 
 

@@ -31,6 +31,28 @@ if (costs) {
   show();
 }
 
+// Playing: every film shows the same frame, which is a number that the page's style reads.
+const player = document.querySelector(".player");
+if (player) {
+  const [button, place, shown] = ["button", "input", "output"].map(tag => player.querySelector(tag));
+  let timer = null;
+  const show = frame => {
+    place.value = frame;
+    shown.textContent = `frame ${+place.value + 1} of ${+place.max + 1}`;
+    document.documentElement.style.setProperty("--frame", place.value);
+  };
+  const play = on => {
+    clearInterval(timer);
+    timer = on ? setInterval(() => show((+place.value + 1) % (+place.max + 1)), 125) : null;
+    button.textContent = on ? "pause" : "play";
+  };
+  button.addEventListener("click", () => play(timer === null));
+  place.addEventListener("input", () => { play(false); show(place.value); });
+  player.hidden = false;
+  show(0);
+  play(!matchMedia("(prefers-reduced-motion: reduce)").matches);
+}
+
 // Comparing: the two images are taken from the grid below, so that the file holds each only once.
 const compare = document.querySelector(".compare");
 if (compare && all("select[name=right] option", compare).length) {
@@ -43,6 +65,8 @@ if (compare && all("select[name=right] option", compare).length) {
     const shown = stage.querySelector(place);
     shown.src = image ? image.src : "data:,";
     shown.alt = image ? image.alt : "no such image";
+    shown.classList.toggle("film", image?.classList.contains("film") ?? false);
+    shown.style.cssText = image ? image.style.cssText : "";
     stage.querySelector(tag).textContent = image ? image.dataset.cell : "not generated";
   };
   const update = () => {

@@ -14,6 +14,8 @@ DETAIL = """Amount of fine detail compared with the base's: 1 is the same amount
 were averaged away (over-merged), or seams and noise were added: look at the images. Compare it with the control's."""
 BACKGROUND = """Root-mean-square change, in grey levels of 0 to 255, where the base is flat. A large value means that plain areas
 became blotchy or changed colour. The base has no value, so compare a cell with the control and look at the images."""
+FLICKER = """How much the error, cell minus base, changes from frame to frame, in grey levels of 0 to 255. A large value means
+that the video flickers where the base does not, or moves otherwise. The base has no value, so compare a cell with the control."""
 JUMP = """The largest increase from one step to the next of the distance of the latents from the base's (curves above). If it is
 many times the median increase, something happened at that step: a plan grew old or was replaced, a window or a ratio changed."""
 WORSE = """The cell's score minus the base's at the same prompt and seed. On the worse side of 0, the image shows its prompt less
@@ -43,6 +45,7 @@ def signatures(run: Run) -> list[Signature]:
     """The signs that the run measured."""
     every = [Signature("over-merged detail", DETAIL, _measured(run, "detail"))]
     every += [Signature("incoherent background", BACKGROUND, _measured(run, "background"))]
+    every += [Signature("flicker", FLICKER, _measured(run, "flicker"))]
     every += [Signature("a jump at one timestep", JUMP, _jumps(run))]
     scores = [name for name in ("text", "clip") if name in run.metrics]
     every += [Signature(f"worse than the base: {run.metrics[name].label}", WORSE, _minus_base(run, name)) for name in scores]
@@ -53,7 +56,8 @@ def signatures(run: Run) -> list[Signature]:
 
 def not_measured(run: Run) -> list[str]:
     """The metrics that would show more signs."""
-    return [name for name in ("detail", "background", "text") if name not in run.metrics]
+    names = ("detail", "background", "text", *["flicker"] * (run.noun == "video"))
+    return [name for name in names if name not in run.metrics]
 
 
 def _measured(run: Run, name: str) -> dict[str, Sign]:

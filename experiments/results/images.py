@@ -50,12 +50,3 @@ def spread(frames: Sequence[Each], most: int) -> list[Each]:
 def _verify(path: Path) -> None:
     with Image.open(path) as image:
         image.verify()
-
-
-def open_image(path: Path) -> Image.Image:
-    """The decoded image of a run.
-
-    Raises:
-        ValueError: the file is not whole; names it.
-    """
-    return open_frames(path)[0]

@@ -1,5 +1,6 @@
-"""What W&B gets of one cell: its settings, its values by image and by step, its images, its means."""
+"""What W&B gets of one cell: its settings, its values by image and by step, its images or videos, its means."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
@@ -10,13 +11,14 @@ from PIL import Image
 from mergekit_diff import make
 from mergekit_diff.registry import Part
 
-from ..report.merge_map import draw_map
+from ..report.images import map_strip
 from ..results import summary
-from ..results.images import open_image
+from ..results.images import open_frames
 from ..results.row import Row
 from ..results.run import Run
 from ..study.loading import put
-from ..tasks import PICTURE
+from ..tasks import VIDEO
+from ..tasks.video import MILLISECONDS
 
 PROMPTS = 8
 SIDE = 256
@@ -95,22 +97,35 @@ class CellLog:
             wandb_run.log({"step": step, **{name: value for name, value in zip(lines, values, strict=True) if value is not None}})
 
     def _log_images(self, wandb_run: Any) -> None:  # noqa: ANN401
-        """Base and cell side by side, an image for every prompt, and which tokens were merged in the first image."""
+        """Base and cell side by side, an image or a video for every prompt, and which tokens were merged in the first one."""
         import wandb
 
         firsts: dict[str, Row] = {}
         for row in self.rows:
             firsts.setdefault(row.prompt, row)
         rows = list(firsts.values())[:PROMPTS]
-        pairs = [PICTURE.side_by_side(list(map(self._open, dict.fromkeys((row.base, row.job)))), SIDE) for row in rows]
-        wandb_run.log({"images": [wandb.Image(pair, caption=row.prompt) for pair, row in zip(pairs, rows, strict=True)]})
+        pairs = [VIDEO.side_by_side(list(map(self._open, dict.fromkeys((row.base, row.job)))), SIDE) for row in rows]
+        media = [_media(pair, row.prompt) for pair, row in zip(pairs, rows, strict=True)]
+        wandb_run.log({f"{self.run.noun}s": media})
         merge_map = self.run.maps.get(self.cell, {"maps": []})
-        maps = [(draw_map(self._open(merge_map["job"]), one), f"{one['site']} {one['role']}") for one in merge_map["maps"]]
+        maps = [(map_strip(self._open(merge_map["job"]), one), f"{one['site']} {one['role']}") for one in merge_map["maps"]]
         if maps:
             wandb_run.log({"merge_map": [wandb.Image(image, caption=caption) for image, caption in maps]})
 
-    def _open(self, job: str) -> Image.Image:
-        return open_image(self.run.folder / "images" / f"{job}.png")
+    def _open(self, job: str) -> list[Image.Image]:
+        return open_frames(self.run.folder / self.run.jobs[job].image)
+
+
+def _media(frames: Sequence[Image.Image], caption: str) -> Any:  # noqa: ANN401
+    """An image, or a video as a GIF, which W&B plays without a package that encodes others."""
+    import wandb
+
+    if len(frames) == 1:
+        return wandb.Image(frames[0], caption=caption)
+    data = io.BytesIO()
+    frames[0].save(data, format="GIF", save_all=True, append_images=frames[1:], duration=MILLISECONDS, loop=0)
+    data.seek(0)
+    return wandb.Video(data, caption=caption, format="gif")
 
 
 def _settings(part: Any) -> Any:  # noqa: ANN401
