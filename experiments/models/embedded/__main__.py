@@ -1,14 +1,19 @@
 """Retrain an embedded model: ``python -m mergekit_diff.experiments.models.embedded STAGE --model MODEL``."""
 
 import argparse
+from importlib import import_module
 from pathlib import Path
 
+from ...openmp import limit_spinning
+
+_TRANSFORMER = ("data", "vae", "transformer", "sheet", "export", "evaluate", "card")
 STAGES = {
     "emoji": ("data", "vae", "denoiser", "export", "score", "evaluate"),
-    "emoji-flux": ("data", "vae", "transformer", "sheet", "export", "evaluate", "card"),
-    "emoji-video": ("data", "vae", "latents", "transformer", "sheet", "export", "evaluate", "card"),
+    "emoji-flux": _TRANSFORMER,
+    "emoji-video": _TRANSFORMER,
 }
 FOLDERS = {"emoji": "runs/embedded", "emoji-flux": "runs/embedded-flux", "emoji-video": "runs/embedded-video"}
+RECIPES = {"emoji-flux": "flux", "emoji-video": "video"}
 
 
 def main() -> None:
@@ -19,13 +24,15 @@ def main() -> None:
     parser.add_argument("--model", choices=list(STAGES), default="emoji", help="which model (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help=f"work folder (default: {', '.join(FOLDERS.values())})")
     parser.add_argument("--steps", type=int, help="train up to this many steps (default: depends on the stage)")
+    parser.add_argument("--minutes", type=float, help="end a training with a checkpoint after these (default: at its last step)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
     parser.add_argument(
         "--small-steps", type=int, default=3800, help="denoiser steps at half the resolution (default: %(default)s)"
     )
     parser.add_argument("--rate", type=float, help="peak learning rate of the denoiser or transformer (default: depends on it)")
     parser.add_argument("--from-model", action="store_true", help="start from the shipped weights if there is no checkpoint")
     parser.add_argument(
-        "--tokens", type=int, choices=(256, 1024), default=256, help="tokens of an image of emoji-flux (default: %(default)s)"
+        "--tokens", type=int, choices=(256, 1024), default=1024, help="tokens of an image of emoji-flux (default: %(default)s)"
     )
     parser.add_argument(
         "--frames", type=int, choices=(1, 9), default=9, help="frames of a video of emoji-video (default: %(default)s)"
@@ -35,11 +42,20 @@ def main() -> None:
     args = parser.parse_args()
     if args.stage not in STAGES[args.model]:
         parser.error(f"expected a stage of {args.model}, one of {', '.join(STAGES[args.model])}; got {args.stage!r}")
-    folder = args.folder or Path(FOLDERS[args.model])
-    run = {"emoji": _emoji, "emoji-flux": _emoji_flux, "emoji-video": _emoji_video}[args.model]
-    done = run(args, folder)
+    _use_threads(args.threads)
+    run = _transformer if args.model in RECIPES else _emoji
+    done = run(args, args.folder or Path(FOLDERS[args.model]))
     if done is not None:
         print(done)
+
+
+def _use_threads(threads: int | None) -> None:
+    """Limit torch's threads; a resumed training ends with the same weights to the bit only with as many."""
+    limit_spinning()
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def _emoji(args: argparse.Namespace, folder: Path) -> object:
@@ -49,10 +65,11 @@ def _emoji(args: argparse.Namespace, folder: Path) -> object:
         case "data":
             return data.build(folder)
         case "vae":
-            return vae.train(folder, args.steps or 1800)
+            return vae.train(folder, args.steps, args.minutes)
         case "denoiser":
             source = export.MODEL if args.from_model else None
-            return denoiser.train(folder, args.steps or 7600, args.small_steps, args.rate or denoiser.RATE, source)
+            steps, rate = args.steps or denoiser.STEPS, args.rate or denoiser.RATE
+            return denoiser.train(folder, steps, args.small_steps, rate, source, args.minutes)
         case "export":
             return export.export(folder)
         case "score":
@@ -61,51 +78,26 @@ def _emoji(args: argparse.Namespace, folder: Path) -> object:
             return evaluate.evaluate(folder, args.weights or args.model)
 
 
-def _emoji_flux(args: argparse.Namespace, folder: Path) -> object:
-    from . import card
-    from .flux import data, evaluate, export, recipe, transformer, vae
+def _transformer(args: argparse.Namespace, folder: Path) -> object:
+    from . import card, cutouts, export, flow
 
-    weights = Path(args.weights or export.MODEL)
+    recipe = import_module(f".{RECIPES[args.model]}.recipe", __package__).RECIPE
+    size, weights = getattr(args, recipe.size), Path(args.weights or recipe.model)
     match args.stage:
         case "data":
-            return data.build(folder)
+            return cutouts.build(folder)
         case "vae":
-            return vae.train(folder, args.steps or vae.STEPS)
+            return recipe.train_vae(folder, args.steps, args.minutes)
         case "transformer":
-            return transformer.train(folder, args.tokens, args.steps, args.rate)
+            return flow.train(recipe.flow(folder, size, args.steps, args.rate), args.minutes)
         case "sheet":
-            return export.sheet(folder, args.tokens)
+            return export.sheet(recipe.flow, folder, size)
         case "export":
-            return export.export(folder, args.tokens, weights)
+            return export.export_flow(recipe.flow, folder, size, weights)
         case "evaluate":
-            return evaluate.evaluate(folder, weights)
+            return recipe.evaluate(folder, weights)
         case _:
-            return card.write(recipe.RECIPE, weights, folder, args.named)
-
-
-def _emoji_video(args: argparse.Namespace, folder: Path) -> object:
-    from . import card
-    from .flux import data
-    from .video import evaluate, export, latents, recipe, transformer, vae
-
-    weights = Path(args.weights or export.MODEL)
-    match args.stage:
-        case "data":
-            return data.build(folder)
-        case "vae":
-            return vae.train(folder, args.steps or vae.STEPS)
-        case "latents":
-            return latents.build(folder)
-        case "transformer":
-            return transformer.train(folder, args.frames, args.steps, args.rate)
-        case "sheet":
-            return export.sheet(folder, args.frames)
-        case "export":
-            return export.export(folder, args.frames, weights)
-        case "evaluate":
-            return evaluate.evaluate(folder, weights)
-        case _:
-            return card.write(recipe.RECIPE, weights, folder, args.named)
+            return card.write(recipe, weights, folder, args.named)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .card import Bar, Measures
+from .recipe import Bar, Measures
 
 Read = Callable[[Measures], tuple[str, bool | None]]
 KID, SHARE, STEP = 0.06, 0.6, 0.2

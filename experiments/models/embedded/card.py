@@ -6,58 +6,23 @@ Numbers are read from files, so that no card says more than they do.
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from safetensors import safe_open
 
 from ...files import write_atomically
 from .. import identity
 from .data import PACKAGES
+from .phase import Phase
+from .recipe import Bar, Measures, Recipe
 
 AUTHORS = {"noto": "Google, Apache-2.0", "flat": "Microsoft, MIT", "3d": "Microsoft, MIT"}
 LAST = 4  # rows of a log whose mean is the loss at the end
 CARD, LOG = "MODEL_CARD.md", "training_log.csv"
 VERDICTS = {True: "met", False: "missed", None: ""}
-Measures = Mapping[str, Any]
 Rows = list[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A requirement of a model.
-
-    Args:
-        measure: what is measured.
-        n: on how many images or videos.
-        read: reads the measures; returns the value as the card prints it, and whether the bar is met, None where it only reports.
-        least: the requirement as the card prints it.
-    """
-
-    measure: str
-    n: str
-    read: Callable[[Measures], tuple[str, bool | None]]
-    least: str = "reported"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What the card needs to know about a model besides its files.
-
-    Args:
-        template: of the card, with ``$weights``, ``$styles``, ``$training`` and ``$measures``.
-        stages: by the name of a log: what is trained, and how many images or videos a step has.
-        bars: the requirements.
-        facts: further placeholders of the template.
-    """
-
-    template: Path
-    stages: Mapping[str, tuple[str, int]]
-    bars: tuple[Bar, ...]
-    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def write(recipe: Recipe, model: Path, folder: Path, named: int | None) -> Path:
@@ -75,16 +40,16 @@ def write(recipe: Recipe, model: Path, folder: Path, named: int | None) -> Path:
     path = folder / "evaluate" / identity(str(model)) / "measures.json"
     if not path.exists():
         raise FileNotFoundError(f"expected measures of {model} by the stage evaluate, got none: {path}")
-    logs = {stage: rows for stage in recipe.stages if (rows := _log(folder / "log" / f"{stage}.csv"))}
+    logs = {phase: rows for phase in recipe.phases if (rows := _log(folder / "log" / f"{phase.name}.csv"))}
     card = Template(recipe.template.read_text(encoding="utf-8")).substitute(
         weights=_weights(model),
         styles=_table(("style", "package (npm)", "author, licence"), ((s, f"`{p}`", AUTHORS[s]) for s, p in PACKAGES.items())),
-        training=_training(recipe, logs),
+        training=_training(logs),
         measures=_measures(recipe.bars, json.loads(path.read_text()) | {"named": named}),
         **recipe.facts,
     )
     write_atomically(model / CARD, card.encode())
-    lines = [",".join((stage, *row.values())) for stage, rows in logs.items() for row in rows]
+    lines = [",".join((phase.name, *row.values())) for phase, rows in logs.items() for row in rows]
     write_atomically(model / LOG, "\n".join(("stage,step,loss,rate,seconds", *lines, "")).encode())
     return model / CARD
 
@@ -106,17 +71,16 @@ def _weights(model: Path) -> str:
     return f"fp16 safetensors, {size:.0f} MB; {sum(parts.values()) / 1e6:.1f} million parameters ({each})"
 
 
-def _training(recipe: Recipe, logs: Mapping[str, Rows]) -> str:
+def _training(logs: Mapping[Phase, Rows]) -> str:
     rows = []
-    for stage, log in logs.items():
-        what, batch = recipe.stages[stage]
+    for phase, log in logs.items():
         steps, hours = int(log[-1]["step"]), float(log[-1]["seconds"]) / 3600
         rate = max(float(row["rate"]) for row in log)
         losses = [float(row["loss"]) for row in log[-LAST:]]
         loss = sum(losses) / len(losses)
-        rows.append((what, f"{steps:,}", f"{steps * batch:,}", f"{rate:.0e}", f"{loss:.4f}", f"{hours:.1f}"))
-    head = ("stage", "steps", "samples", "peak rate", f"loss, last {LAST} rows of the log", "hours")
-    note = "AdamW; the weights are exponential moving averages (0.9995; autoencoder 0.999). Nothing was merged or pooled."
+        rows.append((phase.what, f"{steps:,}", f"{steps * phase.batch:,}", f"{rate:.0e}", f"{loss:.4f}", f"{hours:.1f}"))
+    head = ("stage", "steps", "samples", "peak rate", f"loss, last {LAST} rows of the log", "CPU hours")
+    note = "AdamW; the weights are exponential moving averages (at most 0.9995; autoencoder 0.999). Nothing was merged or pooled."
     return f"{_table(head, rows)}\n\n{note} `{LOG}` has the logs."
 
 

@@ -17,16 +17,17 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 from transformers import CLIPTextModel
 
 from mergekit_diff.clock import TRAIN_TIMESTEPS
 
 from . import data, text
-from .training import Ema, fit, save_sheet
-from .vae import encode, to_float
+from .autoencoder import encode
+from .sheets import save_sheet
+from .training import Ema, fit
+from .vae import to_float
 
-RATE = 4e-4
+STEPS, RATE = 7600, 4e-4
 NOISY = 0.55  # below 1, more noise at full resolution: high noise decides the layout, which is learnt last
 SHEET = ("a noto apple", "a flat cat", "a 3d house", "a noto dog", "a flat rocket", "a 3d penguin", "a noto car", "a flat tulip",
          "a 3d donut", "a noto mushroom", "a flat fox", "a cactus")  # fmt: skip
@@ -153,7 +154,9 @@ def load_weights(model: nn.ModuleDict, source: Path) -> None:
     model["text_encoder"].load_state_dict(CLIPTextModel.from_pretrained(source / "text_encoder").state_dict())
 
 
-def train(folder: Path, steps: int, small_steps: int, rate: float = RATE, source: Path | None = None) -> None:
+def train(
+    folder: Path, steps: int, small_steps: int, rate: float = RATE, source: Path | None = None, minutes: float | None = None
+) -> None:
     """Train up to ``steps`` batches, the first ``small_steps`` of them at half the resolution, resuming from ``folder``.
 
     Args:
@@ -162,6 +165,7 @@ def train(folder: Path, steps: int, small_steps: int, rate: float = RATE, source
         small_steps: at half the resolution.
         rate: the peak learning rate.
         source: a pipeline folder to start from, with its autoencoder if ``folder`` has none; the optimizer starts fresh.
+        minutes: after which it ends with a checkpoint; None trains to the last step.
     """
     L.seed_everything(0)
     if source is not None and not (folder / "vae").exists():
@@ -170,4 +174,4 @@ def train(folder: Path, steps: int, small_steps: int, rate: float = RATE, source
     if source is not None:
         load_weights(module.model, source)
         load_weights(module.ema.model, source)
-    fit(module, DataLoader(torch.arange(steps)), steps, folder, "denoiser")
+    fit(module, steps, folder, "denoiser", minutes)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...metrics.reference import EMOJI
 from .. import identity, load_pipeline
 from . import data, measures, vae
+from .autoencoder import psnr, reconstruct
 from .generated import Generated
 from .instrument import instrument
 from .text import caption
@@ -34,7 +35,7 @@ def evaluate(folder: Path, weights: str = "emoji") -> Path:
     seen = [(pairs[i % len(pairs)], i // len(pairs)) for i in range(IMAGES)]
     unseen = [(caption(words[name], style), seed) for name, style in sorted(held) for seed in range(HELD_OUT_SEEDS)]
     features, captions = real()
-    generated = generated_by(pipe, out)
+    generated = Generated.by(pipe, weights, out, STEPS, GUIDANCE)
     x, y = generated.features(seen), generated.features(unseen)
     training = features[[captions.index(prompt) for prompt in pairs]]
     shown = [(pairs[row], 0) for row in measures.to_be_named(pairs)]
@@ -49,12 +50,6 @@ def evaluate(folder: Path, weights: str = "emoji") -> Path:
         "instrument": instrument(out / "instrument", [f"model={weights}"]),
     }
     return measures.write(out, found)
-
-
-def generated_by(pipe: Any, folder: Path) -> Generated:  # noqa: ANN401
-    """The images of a pipeline in a folder."""
-    call = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
-    return Generated(folder, lambda prompts, random: pipe(prompts, generator=random, **call).images, (STEPS, GUIDANCE))
 
 
 def real() -> tuple[Tensor, list[str]]:
@@ -73,4 +68,4 @@ def retrieval(x: Tensor, samples: list[tuple[str, int]], features: Tensor, capti
 def reconstruction(folder: Path, autoencoder: Any) -> float:  # noqa: ANN401
     """PSNR in dB on the 100 images that the autoencoder never saw."""
     held = vae.to_float(vae.held_out(data.load(folder).images))
-    return vae.psnr(held, vae.reconstruct(autoencoder, held))
+    return psnr(held, reconstruct(autoencoder, held))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from torch import Tensor
 from ...files import write_atomically
 from ...metrics import feature
 from ...tasks import PICTURE
+from .. import task_of
 
 Sample = tuple[str, int]
 """Prompt and seed of an image."""
@@ -37,6 +39,34 @@ class Generated:
     generate: Generate
     settings: tuple[float, ...]
     batch: int = 8
+
+    @classmethod
+    def by(
+        cls,
+        pipe: Any,  # noqa: ANN401
+        weights: str,
+        folder: Path,
+        steps: int,
+        guidance: float,
+        *,
+        images: Callable[[Any], Sequence[Image.Image]] = lambda output: output.images,
+        batch: int = 8,
+        **arguments: Any,  # noqa: ANN401
+    ) -> "Generated":
+        """The images of a pipeline, called as the model's own record says.
+
+        Args:
+            pipe: the pipeline.
+            weights: name or folder of the model, which has the record.
+            folder: of the files.
+            steps: denoising steps.
+            guidance: scale of classifier-free guidance.
+            images: takes the images from the pipeline's output.
+            batch: how many are made in one call.
+            arguments: further arguments of the call.
+        """
+        call = {"num_inference_steps": steps} | task_of(weights).call.keywords(guidance) | arguments
+        return cls(folder, lambda prompts, random: images(pipe(prompts, generator=random, **call)), (steps, guidance), batch)
 
     def draw(self, samples: Sequence[Sample]) -> None:
         """Make the missing images in batches and in random order, so that several processes can share the work."""

@@ -16,7 +16,7 @@ from ...files import write_atomically
 from ...metrics import set_values, text
 from ...results.inference import bootstrap
 from . import data
-from .training import save_sheet
+from .sheets import save_sheet
 
 CANDIDATES, NAMED = 100, 32
 

@@ -1,26 +1,36 @@
-"""Shared by both training stages: an exponential mean of weights, a resumable Lightning run, its log, a sheet of images."""
+"""Shared by all trainings: an exponential mean of weights, and a run that can be killed, paused or limited in time."""
 
 import copy
-import csv
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
-KEEP_EVERY = 200  # steps between checkpoints
+from .logs import LossLog
+
+KEEP_EVERY = 50  # steps between checkpoints
 Model = TypeVar("Model", bound=nn.Module)
+Module = TypeVar("Module", bound=L.LightningModule)
 
 
 class Ema(nn.Module, Generic[Model]):
-    """An exponential moving average of a model's weights, with a warm-up of the decay."""
+    """An exponential moving average of a model's weights over about the last ninth of the training so far.
+
+    After t updates the decay is (1 + t) / (10 + t), the power function with gamma = 8 of Karras et al. (2023), arXiv 2312.02696,
+    section 3.1, until it reaches its maximum. So a short training has a short memory, without a setting of its own.
+
+    Args:
+        model: it starts from.
+        decay: the maximum.
+    """
 
     def __init__(self, model: Model, decay: float) -> None:
         super().__init__()
@@ -37,51 +47,31 @@ class Ema(nn.Module, Generic[Model]):
             mean.lerp_(weight, 1 - decay)
 
 
-class LossLog(Callback):
-    """One CSV for a training run and its resumptions: mean loss since the last row, learning rate, seconds of training so far.
+class Keep(Checkpoint):
+    """Keeps the state of a training every few steps and at its last one, and ends it when its time is over.
 
-    Seconds that a killed process spent after the last row that it wrote, and on steps that were repeated, are not counted.
+    The file is replaced in one move: however a process ends, a whole checkpoint is left.
 
     Args:
-        path: the file; on resume, rows beyond the current step are dropped.
-        every: steps between rows.
+        path: the file.
+        every: steps between checkpoints.
+        minutes: until the end, from now on; None sets no end.
     """
 
-    def __init__(self, path: Path, every: int = 50) -> None:
+    def __init__(self, path: Path, every: int, minutes: float | None = None) -> None:
         self.path, self.every = path, every
-        self.losses: list[float] = []
-        self.before, self.since = 0.0, 0.0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the rows up to the current step."""
-        rows = list(csv.reader(self.path.open(newline=""))) if self.path.exists() else []
-        kept = [row for row in rows[1:] if int(row[0]) <= trainer.global_step]
-        self.before, self.since = float(kept[-1][3]) if kept else 0.0, time.perf_counter()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("step", "loss", "rate", "seconds"), *kept])
+        self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
-        """Add a row every few steps."""
-        assert isinstance(outputs, Mapping)
-        self.losses.append(float(outputs["loss"]))
-        if trainer.global_step % self.every == 0:
-            self._write(trainer)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Add a row for the steps since the last one."""
-        if self.losses:
-            self._write(trainer)
-
-    def _write(self, trainer: L.Trainer) -> None:
-        mean, rate = sum(self.losses) / len(self.losses), trainer.optimizers[0].param_groups[0]["lr"]
-        seconds = self.before + time.perf_counter() - self.since
-        row = (trainer.global_step, f"{mean:.5f}", f"{rate:.2e}", f"{seconds:.0f}")
-        with self.path.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(row)
-        self.losses = []
+        """Keep the state when it is due; the rows of the logs are written before."""
+        over = time.monotonic() >= self.end
+        if over or trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+            partial = self.path.with_suffix(".partial")
+            trainer.save_checkpoint(partial)
+            partial.replace(self.path)
+        trainer.should_stop |= over
 
 
 def precision() -> Literal["bf16-mixed", "32-true"]:
@@ -95,39 +85,51 @@ def last_checkpoint(folder: Path, name: str) -> Path:
     return folder / "checkpoints" / name / "last.ckpt"
 
 
-def fit(
-    module: L.LightningModule, loader: DataLoader, steps: int, folder: Path, name: str, keep_every: int | None = None
-) -> None:
+def fit(module: L.LightningModule, steps: int, folder: Path, name: str, minutes: float | None = None) -> bool:
     """Train up to ``steps``; resumes from ``folder/checkpoints/name`` and logs to ``folder/log/name.csv``.
 
-    ``keep_every`` is the number of steps between checkpoints; None takes ``KEEP_EVERY``. The last step is always kept.
+    Args:
+        module: draws its own batches from ``global_step``.
+        steps: in total.
+        folder: work folder of all stages.
+        name: of the training.
+        minutes: after which it ends with a checkpoint; None trains to the last step.
+
+    Returns:
+        Whether all steps were taken.
     """
-    last, every = last_checkpoint(folder, name), keep_every or KEEP_EVERY
-    keep = ModelCheckpoint(last.parent, save_last=True, save_top_k=0, every_n_train_steps=every)
+    last = last_checkpoint(folder, name)
     trainer = L.Trainer(
         accelerator="cpu",
         precision=precision(),
         max_steps=steps,
-        callbacks=[keep, LossLog(folder / "log" / f"{name}.csv")],
+        callbacks=[LossLog(folder / "log" / f"{name}.csv"), Keep(last, KEEP_EVERY, minutes)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         gradient_clip_val=1.0,
     )
-    trainer.fit(module, loader, ckpt_path=last if last.exists() else None, weights_only=True)
-    if trainer.global_step % every:
-        trainer.save_checkpoint(last)
+    numbers = DataLoader(torch.arange(steps))
+    trainer.fit(module, numbers, ckpt_path=last if last.exists() else None, weights_only=True)
+    print(f"{name}: step {trainer.global_step:,} of {steps:,}")
+    return trainer.global_step >= steps
 
 
-def save_sheet(images: Tensor, path: Path, columns: int) -> None:
-    """Write (n, 3, H, W) images in [-1, 1] as one grid, or (n, 3, F, H, W) videos, each as a row of its F frames."""
-    if images.dim() == 5:
-        columns *= images.shape[2]
-        images = images.transpose(1, 2).flatten(0, 1)
-    n, _, h, w = images.shape
-    rows = -(-n // columns)
-    sheet = torch.full((3, rows * h, columns * w), 255, dtype=torch.uint8)
-    for k, image in enumerate(((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)):
-        y, x = k // columns * h, k % columns * w
-        sheet[:, y : y + h, x : x + w] = image
-    Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy()).save(path)
+def restore(make: Callable[[int], Module], folder: Path, name: str) -> tuple[Module, int]:
+    """The last checkpoint of a training, and its step.
+
+    Args:
+        make: the module of that training, for a number of steps.
+        folder: work folder of all stages.
+        name: of the training.
+
+    Raises:
+        FileNotFoundError: there is no such training in ``folder``.
+    """
+    path = last_checkpoint(folder, name)
+    if not path.exists():
+        raise FileNotFoundError(f"expected a checkpoint of the training {name}, got none: {path}")
+    state = torch.load(path, weights_only=True)
+    module = make(state["global_step"])
+    module.load_state_dict(state["state_dict"])
+    return module.eval(), state["global_step"]

@@ -8,43 +8,39 @@ from functools import partial
 from pathlib import Path
 
 import lightning as L
-import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from .. import cutouts
+from ..autoencoder import Autoencoder, psnr, reconstruct, split, train_and_write
 from ..export import MODEL
-from ..training import fit
-from ..vae import BATCH, SHOWN, Autoencoder, new_vae, normalised, psnr, reconstruct, split
-from . import data, samples
+from ..phase import Phase
+from ..scenes import seeded
+from ..vae import SHOWN, new_vae, normalised
+from . import samples
 
+PHASE = Phase("vae", "autoencoder, from that of `emoji`", steps=800, batch=16, rate=4e-4)
 SIDE = 64
-RATE = 4e-4
-STEPS = 800
-KEEP_EVERY = 50  # steps between checkpoints
+MEASURED = 1000  # images for the moments of the latents
 
 
-def train(folder: Path, steps: int) -> Path:
-    """Train for ``steps`` batches of 16, resuming from ``folder``, and write the autoencoder to ``folder/vae``."""
+def train(folder: Path, steps: int | None = None, minutes: float | None = None) -> Path | None:
+    """Train, resuming from ``folder``, and write the autoencoder to ``folder/vae``; see :func:`..vae.train_and_write`."""
     L.seed_everything(0)
-    images = data.load(folder).images
-    seen, unseen = split(len(images))
-    sample = partial(samples.without_captions, images, seen, BATCH, SIDE)
-    held = placed(images[unseen])
+    emoji = cutouts.load(folder).images
+    seen, unseen = split(len(emoji))
+    held = placed(emoji[unseen])
     begin = new_vae()
     begin.load_state_dict(shipped())
-    module = Autoencoder(begin, sample, held[:SHOWN], folder, RATE)
-    fit(module, DataLoader(torch.arange(steps)), steps, folder, "vae", KEEP_EVERY)
-    vae = finish(module.ema.model, placed(images[seen[:1000]]))
-    for name, value in psnr_by_size(vae, held).items():
-        print(f"PSNR on {len(held)} held-out images, {name}: {value:.2f} dB")
-    vae.save_pretrained(folder / "vae", safe_serialization=True)
-    return folder / "vae"
+    sample = partial(samples.without_captions, emoji, seen, PHASE.batch, SIDE)
+    module = Autoencoder(begin, sample, held[:SHOWN], folder, PHASE.rate)
+    complete = partial(finish, x=placed(emoji[seen[:MEASURED]]))
+    return train_and_write(module, steps or PHASE.steps, minutes, complete, partial(psnr_by_size, held=held))
 
 
 def psnr_by_size(vae: AutoencoderKL, held: Tensor) -> dict[str, float]:
     """Mean PSNR in dB of (n, 3, 128, 128) images in [-1, 1], at both sizes."""
-    sizes = {"128x128": held, "64x64": data.shrink(held, SIDE)}
+    sizes = {"128x128": held, "64x64": cutouts.shrink(held, SIDE)}
     return {name: psnr(x, reconstruct(vae, x)) for name, x in sizes.items()}
 
 
@@ -61,10 +57,10 @@ def finish(vae: AutoencoderKL, x: Tensor) -> AutoencoderKL:
         x: (n, 3, H, W) images that the moments are computed on.
     """
     vae = normalised(vae, x)
-    vae.register_to_config(sample_size=data.SIDE, scaling_factor=1.0, shift_factor=0.0)
+    vae.register_to_config(sample_size=cutouts.SIDE, scaling_factor=1.0, shift_factor=0.0)
     return vae
 
 
-def placed(images: Tensor) -> Tensor:
+def placed(emoji: Tensor) -> Tensor:
     """Cutouts on backgrounds from a fixed seed, for measurements and sheets: (n, 3, 128, 128) in [-1, 1]."""
-    return samples.on_backgrounds(images, torch.Generator().manual_seed(0))[0]
+    return samples.on_backgrounds(emoji, seeded(0))

@@ -8,11 +8,12 @@ latent frame of its own, as in CogVideoX, so that an image is a video of one fra
 
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
-from torch import Tensor, nn
+from torch import nn
 
+from ..captions import WIDTH
 from . import text
 from .motions import FRAMES
-from .scenes import SIDE
+from .samples import SIDE
 
 CHANNELS = 16  # of a latent
 FACTOR, TEMPORAL_FACTOR = 4, 2  # pixels on a side of one latent, and frames in one
@@ -49,7 +50,7 @@ def new_transformer() -> WanTransformer3DModel:
         attention_head_dim=48,
         in_channels=CHANNELS,
         out_channels=CHANNELS,
-        text_dim=text.WIDTH,
+        text_dim=WIDTH,
         freq_dim=256,
         ffn_dim=768,
         num_layers=8,
@@ -79,8 +80,3 @@ def new_pipeline(modules: nn.ModuleDict, vae: AutoencoderKLWan) -> WanPipeline:
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def shifted(level: Tensor, shift: float) -> Tensor:
-    """Noise levels in (0, 1), raised as a scheduler with this shift does."""
-    return shift * level / (1 + (shift - 1) * level)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....metrics import text
-from ..flux.data import shrink
+from ..cutouts import shrink
 
 MOTIONS = text.MOTIONS  # the text score must know them, to read a caption without its motion
 FRAMES = 9

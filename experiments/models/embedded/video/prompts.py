@@ -9,10 +9,9 @@ import random
 import torch
 
 from ....study.loading import PROMPTS
-from .. import data as emoji
-from ..flux import backgrounds, data
+from .. import backgrounds, cutouts, data
+from ..scenes import Scene
 from .motions import MOTIONS
-from .scenes import Scene
 
 CAPTIONS = 64
 SEEDS = {"emoji-video-64": 0, "emoji-video-64-b": 1}
@@ -25,21 +24,21 @@ def lists() -> dict[str, list[str]]:
 
 def _seen(seed: int) -> list[str]:
     order = random.Random(seed)
-    names = order.sample(sorted(emoji.concepts(trained=True)), CAPTIONS)
+    names = order.sample(sorted(data.concepts(trained=True)), CAPTIONS)
     styles = dict.fromkeys(names, ())
-    for name, style in data.pairs():
+    for name, style in cutouts.pairs():
         if name in styles:
             styles[name] += (style,)
     return _captions([(name, order.choice(styles[name])) for name in names], seed)
 
 
 def _held_out() -> list[str]:
-    return _captions(sorted(data.pairs(held_out=True)), seed=2)
+    return _captions(sorted(cutouts.pairs(held_out=True)), seed=2)
 
 
 def _captions(pairs: list[tuple[str, str]], seed: int) -> list[str]:
     drawn = torch.Generator().manual_seed(seed)
-    return [str(Scene(*pair, MOTIONS[i % len(MOTIONS)], backgrounds.draw(drawn))) for i, pair in enumerate(pairs)]
+    return [str(Scene(*pair, backgrounds.draw(drawn), MOTIONS[i % len(MOTIONS)])) for i, pair in enumerate(pairs)]
 
 
 def main() -> None:

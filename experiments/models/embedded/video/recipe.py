@@ -1,21 +1,22 @@
-"""What the card of ``emoji-video`` needs to know besides its files."""
+"""The recipe of ``emoji-video``."""
 
 from pathlib import Path
 
 from .. import bars
-from ..card import Recipe
-from .latents import COPIES
-from .motions import FRAMES, MOTIONS
-from .transformer import BATCH, name
-from .vae import BATCH as OF_VAE
+from ..recipe import Recipe
+from . import vae
+from .evaluate import evaluate
+from .motions import MOTIONS
+from .transformer import VideoFlow
 
 RECIPE = Recipe(
+    name="emoji-video",
+    size="frames",
+    vae=vae.PHASE,
+    train_vae=vae.train,
+    flow=VideoFlow,
+    evaluate=evaluate,
     template=Path(__file__).with_name("card.md"),
-    stages={
-        "vae": ("autoencoder", OF_VAE),
-        name(1): ("transformer and text encoder, first frames as images", BATCH[1]),
-        name(FRAMES): ("the same, videos, from the mean weights of the images", BATCH[FRAMES]),
-    },
     bars=(
         bars.named("videos whose motion is named right from a list of 8", 16, 12),
         *bars.quality("500 frames of 100 videos"),
@@ -23,5 +24,5 @@ RECIPE = Recipe(
         *bars.instrument(),
         bars.seconds("video", 30),
     ),
-    facts={"motions": ", ".join(MOTIONS), "copies": str(COPIES)},
+    facts={"motions": ", ".join(MOTIONS)},
 )

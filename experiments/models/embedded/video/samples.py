@@ -1,41 +1,75 @@
-"""Training batches of the transformer: precomputed latents with their captions, all drawn from one random generator."""
+"""Videos of emoji moving on random backgrounds: for training and, with captions of given scenes, for comparison."""
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from .. import data as emoji
-from ..flux.samples import DROPPED, NAMED
-from . import text
-from .latents import Latents
-from .scenes import Scene
+from ..backgrounds import Background, draw, paint
+from ..cutouts import Cutouts, select
+from ..scenes import Scene, random_scenes, training_captions
+from .motions import FRAMES, MOTIONS, path, render
+
+SIDE = 64
 
 
-def captioned(latents: Latents, n: int, frames: int, random: torch.Generator) -> tuple[Tensor, list[str]]:
-    """A training batch.
+def videos(cutouts: Cutouts, drawn: Sequence[Scene], random: torch.Generator) -> Tensor:
+    """The real videos of scenes: (n, 3, 9, 64, 64) in [-1, 1].
 
     Args:
-        latents: the training set.
-        n: number of videos.
-        frames: of a video; 1 takes first frames as images, whose captions have no motion.
-        random: the only source of randomness.
-
-    Returns:
-        (n, 16, f, 16, 16) latents and their captions, some of them empty, without a style or without a background.
+        cutouts: with all emoji of the scenes.
+        drawn: the scenes, each with a motion.
+        random: decides sizes, places and extents of motions, shades and patterns of backgrounds.
     """
-    chosen = torch.randint(len(latents.scenes), (n,), generator=random)
-    unnamed, no_style, empty = torch.rand(3, n, generator=random) < torch.tensor([[1 - NAMED], [DROPPED], [DROPPED]])
-    x = latents.values[chosen].float()
-    captions = [
-        "" if empty[i] else _caption(latents.scenes[row], bool(no_style[i]), frames == 1, bool(unnamed[i]))
-        for i, row in enumerate(chosen)
-    ]
-    return x[:, :, :1] if frames == 1 else x, captions
+    emoji = select(cutouts, [(scene.name, scene.style) for scene in drawn]).images
+    return torch.stack([_video(image, scene.background, scene.motion, random) for image, scene in zip(emoji, drawn, strict=True)])
 
 
-def _caption(scene: Scene, no_style: bool, no_motion: bool, no_background: bool) -> str:
-    return text.caption(
-        emoji.concepts()[scene.name],
-        None if no_style else scene.style,
-        None if no_motion else scene.motion,
-        None if no_background else scene.background,
+def captioned(cutouts: Cutouts, n: int, frames: int, random: torch.Generator) -> tuple[Tensor, list[str]]:
+    """A training batch of the transformer: (n, 3, frames, 64, 64) videos in [-1, 1] and their captions.
+
+    Nothing is mirrored: that would turn "sliding left" into its opposite.
+
+    Args:
+        cutouts: the emoji to choose from.
+        n: number of videos.
+        frames: of a video; 1 takes one frame of each video, any of the nine, as an image whose caption has no motion.
+        random: the only source of randomness.
+    """
+    drawn = random_scenes(cutouts.names, n, random, MOTIONS)
+    if frames == FRAMES:
+        return videos(cutouts, drawn, random), training_captions(drawn, random)
+    emoji = select(cutouts, [(scene.name, scene.style) for scene in drawn]).images
+    which = torch.randint(FRAMES, (n,), generator=random).tolist()
+    x = torch.stack(
+        [
+            _video(image, scene.background, scene.motion, random, slice(i, i + 1))
+            for image, scene, i in zip(emoji, drawn, which, strict=True)
+        ]
     )
+    return x, training_captions([replace(scene, motion=None) for scene in drawn], random)
+
+
+def without_captions(emoji: Tensor, rows: Tensor, n: int, random: torch.Generator) -> Tensor:
+    """A batch for the autoencoder: (n, 3, 9, 64, 64) videos in [-1, 1] of random emoji in random motion, half of them mirrored.
+
+    Args:
+        emoji: (m, 4, H, H) uint8 cutouts.
+        rows: (k,) indices of those to choose from.
+        n: number of videos.
+        random: the only source of randomness.
+    """
+    chosen = rows[torch.randint(len(rows), (n,), generator=random)]
+    motions = torch.randint(len(MOTIONS), (n,), generator=random).tolist()
+    x = torch.stack([_video(emoji[row], draw(random), MOTIONS[i], random) for row, i in zip(chosen, motions, strict=True)])
+    return torch.where(torch.rand(n, 1, 1, 1, 1, generator=random) < 0.5, x.flip(-1), x)
+
+
+def _video(
+    image: Tensor, background: Background, motion: str | None, random: torch.Generator, which: slice = slice(None)
+) -> Tensor:
+    """Some frames of a video of one cutout, (3, F, 64, 64) in [-1, 1]."""
+    assert motion is not None
+    painted = paint(background, image.shape[-1], random)
+    return render(image, painted, path(motion, random)[which], SIDE)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import data
+from . import data
 
 SIDE = 128
 
