@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from recipes import assert_same, kill_and_resume, state
 from synthetic_run import a_row
 
 from mergekit_diff.experiments.models.embedded import data, text
@@ -50,14 +51,15 @@ def test_held_out_pairs_are_known_concepts_and_always_the_same():
 
 def test_normalised_latents_have_unit_moments_and_the_same_pictures():
     from mergekit_diff.experiments.models.embedded import vae
+    from mergekit_diff.experiments.models.embedded.autoencoder import encode, reconstruct
 
     torch.manual_seed(0)
     model, x = vae.new_vae().eval(), torch.rand(8, 3, 32, 32) * 2 - 1
     unit = vae.normalised(model, x)
-    latents = vae.encode(unit, x)
+    latents = encode(unit, x)
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=1e-3, rtol=0)
-    torch.testing.assert_close(vae.reconstruct(unit, x), vae.reconstruct(model, x), atol=1e-4, rtol=0)
+    torch.testing.assert_close(reconstruct(unit, x), reconstruct(model, x), atol=1e-4, rtol=0)
 
 
 def test_the_mean_of_weights_follows_the_model():
@@ -120,43 +122,27 @@ def small_training(tmp_path, monkeypatch):
     return folder
 
 
-def trained(folder, stage):
-    return torch.load(folder / "checkpoints" / stage / "last.ckpt", weights_only=True)["state_dict"]
-
-
 @pytest.mark.parametrize("stage", ["denoiser", "vae"])
 def test_a_training_that_was_killed_ends_with_the_same_weights_to_the_bit(stage, small_training, monkeypatch):
-    from mergekit_diff.experiments.models.embedded import denoiser, training, vae
+    from mergekit_diff.experiments.models.embedded import autoencoder, denoiser, training, vae
 
     whole, killed = small_training("whole"), small_training("killed")
-    module = {"denoiser": denoiser.Denoiser, "vae": vae.Autoencoder}[stage]
-    step, reached = module.training_step, []
+    module = {"denoiser": denoiser.Denoiser, "vae": autoencoder.Autoencoder}[stage]
 
     def train(folder):
         denoiser.train(folder, steps=4, small_steps=2) if stage == "denoiser" else vae.train(folder, steps=4)
 
-    def dies(self, batch, index):
-        reached.append(self.global_step)
-        if self.global_step == 3 and len(reached) == 4:
-            raise SystemExit("killed")
-        return step(self, batch, index)
-
     monkeypatch.setattr(training, "KEEP_EVERY", 2)
-    monkeypatch.setattr(vae, "HELD_OUT", 2)
+    monkeypatch.setattr(autoencoder, "HELD_OUT", 2)
     train(whole)
-    monkeypatch.setattr(module, "training_step", dies)
-    with pytest.raises(SystemExit):
-        train(killed)
-    train(killed)
-    assert reached == [0, 1, 2, 3, 2, 3]
-    expected, found = trained(whole, stage), trained(killed, stage)
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    kill_and_resume(monkeypatch, module, lambda: train(killed))
+    assert_same(state(killed, stage), state(whole, stage))
 
 
 def test_the_log_of_a_resumed_training_has_every_step_once(tmp_path):
     from types import SimpleNamespace
 
-    from mergekit_diff.experiments.models.embedded.training import LossLog
+    from mergekit_diff.experiments.models.embedded.logs import LossLog
 
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
     log = LossLog(tmp_path / "log.csv", every=1)

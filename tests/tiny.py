@@ -8,6 +8,7 @@ from diffusers import (
     FluxTransformer2DModel,
     StableDiffusionPipeline,
     UNet2DConditionModel,
+    WanTransformer3DModel,
 )
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -74,7 +75,7 @@ def tiny_pipeline(seed: int = 0, **unet_changes) -> StableDiffusionPipeline:
 
 def tiny_flux_transformer() -> FluxTransformer2DModel:
     """One double and one single block, for the captions of the embedded Flux-type model."""
-    from mergekit_diff.experiments.models.embedded.flux import text
+    from mergekit_diff.experiments.models.embedded import captions
 
     torch.manual_seed(0)
     return FluxTransformer2DModel(
@@ -83,14 +84,34 @@ def tiny_flux_transformer() -> FluxTransformer2DModel:
         num_single_layers=1,
         attention_head_dim=16,
         num_attention_heads=2,
-        joint_attention_dim=text.WIDTH,
+        joint_attention_dim=captions.WIDTH,
         pooled_projection_dim=256,
         axes_dims_rope=(4, 6, 6),
     )
 
 
+def tiny_wan_transformer() -> WanTransformer3DModel:
+    """One block, for the captions of the embedded video model."""
+    from mergekit_diff.experiments.models.embedded import captions
+
+    torch.manual_seed(0)
+    return WanTransformer3DModel(
+        patch_size=(1, 1, 1),
+        num_attention_heads=1,
+        attention_head_dim=12,
+        in_channels=16,
+        out_channels=16,
+        text_dim=captions.WIDTH,
+        freq_dim=16,
+        ffn_dim=16,
+        num_layers=1,
+        rope_max_seq_len=32,
+    )
+
+
 def tiny_flux_pipeline() -> FluxPipeline:
     """A whole pipeline of 32x32 images (64 tokens) with random weights, its last layers too, so that images depend on them."""
+    from mergekit_diff.experiments.models.embedded import captions
     from mergekit_diff.experiments.models.embedded import text as clip
     from mergekit_diff.experiments.models.embedded.flux import model, text
 
@@ -99,7 +120,7 @@ def tiny_flux_pipeline() -> FluxPipeline:
     nn.init.normal_(transformer.norm_out.linear.weight)
     encoders = {
         "text_encoder": clip.new_text_encoder(text.new_tokenizer()),
-        "text_encoder_2": text.new_text_encoder_2(text.new_tokenizer_2()),
+        "text_encoder_2": text.new_text_encoder_2(captions.new_tokenizer()),
     }
     vae = AutoencoderKL(
         block_out_channels=(8, 16),

@@ -1,6 +1,7 @@
 """The parts of ``emoji-flux``: the transformer, its schedule, and the pipeline that holds all parts together."""
 
 import math
+import re
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from .. import captions
 from .. import text as clip
+from ..initial import initialise
 from . import text
 
 CHANNELS = 4  # of a latent
@@ -23,7 +25,7 @@ def new_transformer() -> FluxTransformer2DModel:
     took 15 images a second at 256 tokens and 3 at 1,024 (bf16 autocast, CPU time, with everything else in a step); with two more
     single blocks it took 12 and 2.
     """
-    return FluxTransformer2DModel(
+    transformer = FluxTransformer2DModel(
         in_channels=CHANNELS * PATCH**2,
         num_layers=2,
         num_single_layers=4,
@@ -34,6 +36,12 @@ def new_transformer() -> FluxTransformer2DModel:
         guidance_embeds=False,
         axes_dims_rope=(8, 20, 20),
     )
+    initialise(
+        transformer,
+        zero=lambda name: name == "proj_out" or re.search(r"norm(1|1_context|_out)?\.linear$", name) is not None,
+        small=lambda name: name.startswith("time_text_embed."),
+    )
+    return transformer
 
 
 def new_scheduler() -> FlowMatchEulerDiscreteScheduler:

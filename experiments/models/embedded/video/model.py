@@ -6,11 +6,14 @@ autoencoder can take 2x2 pixels at once, at a quarter of the cost, and halve tim
 latent frame of its own, as in CogVideoX, so that an image is a video of one frame and the transformer can learn on images first.
 """
 
+import re
+
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from torch import nn
 
 from ..captions import WIDTH
+from ..initial import initialise
 from . import text
 from .motions import FRAMES
 from .samples import SIDE
@@ -44,7 +47,7 @@ def new_transformer() -> WanTransformer3DModel:
 
     A token is one latent: larger patches would leave 320 tokens of a video.
     """
-    return WanTransformer3DModel(
+    transformer = WanTransformer3DModel(
         patch_size=(1, 1, 1),
         num_attention_heads=4,
         attention_head_dim=48,
@@ -56,6 +59,12 @@ def new_transformer() -> WanTransformer3DModel:
         num_layers=8,
         rope_max_seq_len=64,
     )
+    initialise(
+        transformer,
+        zero=lambda name: name == "proj_out",
+        small=lambda name: re.match(r"condition_embedder\.(time|text)_embedder\.", name) is not None,
+    )
+    return transformer
 
 
 def new_scheduler() -> FlowMatchEulerDiscreteScheduler:
