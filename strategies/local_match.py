@@ -21,7 +21,8 @@ class LocalMatch(MergeStrategy):
     """Match every source with the nearest destination of its own block; the best pairs of the grid merge. This project (2026).
 
     ToMeSD (Bolya and Hoffman 2023, arXiv 2303.17604) with the search limited to blocks, so that time and memory grow linearly
-    with N. It merges more in uniform regions than in detailed ones, so its groups differ in size and their keys need log sizes.
+    with N. It merges more in uniform regions than in detailed ones, so its groups differ in size; log sizes give their keys
+    the weight of all their tokens.
     Its defaults are the project's preset: three quarters of the keys and values on two levels, a new plan every step.
 
     Args:
