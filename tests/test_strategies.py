@@ -213,10 +213,11 @@ def test_noise_is_nothing_to_a_strategy_without_chance(name, context, tokens):
 
 def test_defaults_of_the_session_are_those_of_the_contract():
     found = {name: make("strategy", name).defaults() for name in STRATEGIES}
-    assert found["retom"] == Defaults(("self_attention",), refresh=1, levels=None, share=("cfg",), proportional=False)
-    assert found["retom-paper"] == Defaults(("self_attention",), refresh=20, levels=None, share=(), proportional=False)
-    assert found["tomesd"] == Defaults(("self_attention",), refresh=1, levels=1, share=(), proportional=False)
+    assert found["retom"] == Defaults(("self_attention",), refresh=1, levels=None, share=("cfg",), proportional=None)
+    assert found["retom-paper"] == Defaults(("self_attention",), refresh=20, levels=None, share=(), proportional=None)
+    assert found["tomesd"] == Defaults(("self_attention",), refresh=1, levels=1, share=(), proportional=None)
     assert found["downsample"].roles == ("key_value",)
+    assert found["local-match"] == Defaults(("key_value",), refresh=1, levels=2, share=(), proportional=True)
     for inner in ("retom", "tomesd", "downsample", "random-dest"):
         wrapper = make("strategy", {"name": "dynamic-ratio", "inner": inner})
         assert wrapper.defaults() == found[inner]

@@ -131,10 +131,9 @@ def test_a_cell_of_videos_has_them_beside_the_bases(tmp_path, monkeypatch, capfd
     assert capfd.readouterr() == ("", "")
     base, cell = runs(folder)
     logged = [json.loads(line) for line in inspect(cell).splitlines()]
-    (one,) = [
-        one["history"]["item"]["videos"] for one in logged if one["type"] == "history" and "videos" in one["history"]["item"]
-    ]
-    assert one["_type"] == "videos" and one["count"] == 2
+    items = [one["history"]["item"] for one in logged if one["type"] == "history"]
+    (one,) = [item for item in items if "videos._type" in item]
+    assert one["videos._type"] == "videos" and one["videos.count"] == 2
     clips = sorted((cell / "files" / "media" / "videos").rglob("*.gif"))
     assert len(clips) == 2 and len(list((base / "files" / "media" / "videos").rglob("*.gif"))) == 2
     with Image.open(clips[0]) as clip:

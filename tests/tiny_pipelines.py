@@ -7,8 +7,8 @@ from tiny import tiny_flux_pipeline, tiny_pipeline
 from tiny_families import FAMILIES, strengthened
 from tokenizers.pre_tokenizers import ByteLevel
 
+from mergekit_diff.experiments.models.embedded import captions
 from mergekit_diff.experiments.models.embedded import text as clip
-from mergekit_diff.experiments.models.embedded.flux import text as t5
 from mergekit_diff.experiments.tasks.call import Call
 
 SIDE = 32  # pixels of an image
@@ -35,7 +35,7 @@ def _vae():
 
 def _t5(kind, width):
     """A T5-type encoder with states of this width, and its tokenizer."""
-    tokenizer = t5.new_tokenizer_2()
+    tokenizer = captions.new_tokenizer()
     shape = {"d_model": width, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "use_cache": False}
     config = getattr(transformers, f"{kind}Config")(vocab_size=len(tokenizer), is_encoder_decoder=False, **shape)
     return getattr(transformers, f"{kind}EncoderModel")(config), tokenizer
