@@ -76,6 +76,7 @@ class Ledger:
         for role in call.place.roles:
             tally = self._tallies[call.place.site.name, role]
             tally.plans += call.made
+            tally.planned.update({call.ctx.step} if call.made else ())
             for _ in range(call.runs):
                 tally.count(grid, call.ctx.step, before, after, asked)
             tally.gate = call.turn.gate

@@ -19,6 +19,7 @@ class Tally:
         notes: why nothing was merged, or what was cut.
         short: why plans granted less than was asked, each reason once.
         by_step: tokens and kept tokens of every step of the latest image.
+        planned: steps of an image in which a plan was made.
     """
 
     site: Site
@@ -34,6 +35,7 @@ class Tally:
     notes: dict[str, None] = field(default_factory=dict)
     short: dict[str, None] = field(default_factory=dict)
     by_step: dict[int, tuple[int, int]] = field(default_factory=dict)
+    planned: set[int] = field(default_factory=set)
 
     def count(self, grid: tuple[int, ...], step: int, before: int, after: int, asked: float | None) -> None:
         """Count one call in which ``before`` tokens became ``after``."""
@@ -66,6 +68,7 @@ class Tally:
             "asked": asked,
             "granted": granted,
             "plans": self.plans,
+            "planned": len(self.planned),
             "calls": self.calls,
             "gain_ms": None if gate is None else gate["saves_ms"] - gate["costs_ms"],
             "note": "; ".join(notes),
@@ -86,9 +89,10 @@ class MergeReport:
     def to_dicts(self) -> list[dict[str, Any]]:
         """One row per site and role.
 
-        Keys: site, role, stage, level, grid, tokens, kept, asked, granted, plans, calls, gain_ms, note, by_step. ``tokens`` and
-        ``kept`` are means over the calls; ``by_step`` maps a step to (tokens, kept). ``asked`` is None if the strategy has no
-        ratio or was not asked. ``gain_ms`` is the estimated saving in milliseconds a call; None without a gate.
+        Keys: site, role, stage, level, grid, tokens, kept, asked, granted, plans, planned, calls, gain_ms, note, by_step.
+        ``tokens`` and ``kept`` are means over the calls; ``by_step`` maps a step to (tokens, kept), and ``planned`` says in how
+        many of these steps a plan was made. ``asked`` is None if the strategy has no ratio or was not asked. ``gain_ms`` is the
+        estimated saving in milliseconds a call; None without a gate.
         """
         return [dict(row) for row in self._rows]
 

@@ -97,7 +97,7 @@ def _row(number, prompt, seed, i, cell, control, draw):
 def _sites(i):
     steps = {str(step): [256, 256 - 16 * min(i + step, 15)] for step in range(STEPS)}
     common = {"role": "self_attention", "grid": [16, 16], "tokens": 256, "kept": 128.0, "asked": 0.5, "granted": 0.5}
-    common |= {"level": 0, "plans": 1, "calls": STEPS, "note": "", "by_step": steps}
+    common |= {"level": 0, "plans": 1, "planned": 1, "calls": STEPS, "note": "", "by_step": steps}
     return [common | {"site": f"{stage}.{n}", "stage": stage} for stage in ("down", "mid", "up") for n in range(3)]
 
 

@@ -99,6 +99,7 @@ def test_one_plan_serves_both_calls_of_a_pipeline_that_guides(pipeline):
             with merging(pipe, "retom", window=2, refresh=1, share=share) as session:
                 generate(pipe, arguments | {"guidance_scale": scale})
             made[scale, share] = {row["plans"] for row in session.report().to_dicts()}
+            assert {row["planned"] for row in session.report().to_dicts()} == {2}
     assert made == {(1.0, None): {2}, (1.0, ()): {2}, (3.0, None): {2}, (3.0, ()): {4}}
 
 

@@ -70,6 +70,12 @@ def test_a_study_of_videos_keeps_and_measures_every_frame(words, folder, capsys)
     assert {tuple(one["grid"]) for cell in run.maps.values() for one in cell["maps"]} == {(3, 4, 6)}
 
 
+def test_a_plan_a_step_is_counted_as_such_where_two_denoisers_take_turns(words, folder):
+    sweep = "sweep={strategy.name: {values: [retom, tomesd]}}"
+    assert main([*words, sweep, "control={strategy.name: tomesd}", "steps=4", "prompts=[a noto apple]"]) == 0
+    assert {(row.cell, row.plans) for row in Run.read(folder.path).rows if row.merging} == {("retom", 4), ("tomesd", 4)}
+
+
 def test_the_report_prints_the_same_tables_again(words, folder, tmp_path, capsys):
     assert main([*words, "metrics=[psnr,feature,flicker]"]) == 0
     tables = (folder.path / "tables.md").read_text()

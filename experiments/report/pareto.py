@@ -72,7 +72,7 @@ def _costs(run: Run) -> list[tuple[str, str, Callable[[str], float | None]]]:
         ("cost of a step, share of the base's", LARGE, run.shares.get),
         ("GFLOPs per denoiser call", "Counted, not timed: the same on every machine.", flops.get),
         ("tokens kept, share of the base's", "Over all layers that any cell of the study merges.", partial(kept_share, run)),
-        ("seconds per image", "Timed on this run's machine while it generated the images: noisy.",
+        (f"seconds per {run.noun}", f"Timed on this run's machine while it generated the {run.noun}s: noisy.",
          lambda cell: run.lines[cell].seconds),
     ]  # fmt: skip
 

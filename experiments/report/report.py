@@ -52,6 +52,7 @@ def page(run: Run) -> str:
         notes=tables.notes(run.lines.values()),
         speed=tables.speed_table(run.speed) if run.speed else None,
         grid=grid(run),
+        noun=run.noun,
         maps=maps(run),
         steps=drawings(run),
         scale=scale(),

@@ -47,7 +47,8 @@ class Row:
         granted: merge ratio that the plans gave, 0 to 1.
         notes: what the merge report said, such as a window that was cut.
         kept: share of the tokens that was kept at every step, 0 to 1.
-        plans: number of plans that a site made for this image, mean over the sites; None if it was not recorded.
+        plans: number of steps in which a site made a plan for this image, mean over the sites; where two denoisers take turns,
+            as if each ran in all steps. None if it was not recorded.
         stale: share of tokens, at every step, whose group a fresh plan would change; None where no plan was in use.
         drift: distance of the latents from the base's after every step, relative to their norm.
         features: of the image, or of every frame, by the network of KID, text score and feature distance, projected to 256

@@ -139,7 +139,8 @@ def _verdict_row(one: Comparison) -> list[str]:
 def _beside(one: Comparison | None) -> list[str]:
     if one is None or not math.isfinite(one.effect):
         return [DASH, DASH]
-    return [f"{one.effect:+.2f} [{one.low:+.2f}, {one.high:+.2f}]", one.verdict]
+    interval = f" [{one.low:+.2f}, {one.high:+.2f}]" if math.isfinite(one.low) else ""
+    return [f"{one.effect:+.2f}{interval}", one.verdict]
 
 
 def _number(value: Any, digits: int) -> str:  # noqa: ANN401

@@ -82,9 +82,10 @@ def _kept_by_step(rows: list[dict[str, Any]]) -> list[float]:
 
 
 def _plans(rows: list[dict[str, Any]]) -> float | None:
-    """Plans that a site made, mean over the sites that made any."""
-    counts = [row["plans"] for row in rows if row["plans"]]
-    return round(sum(counts) / len(counts), 3) if counts else None
+    """Steps in which a site made a plan, as if it ran in all steps of the image: mean over the sites that made any."""
+    shares = [row["planned"] / len(row["by_step"]) for row in rows if row["planned"]]
+    steps = {step for row in rows for step in row["by_step"]}
+    return round(len(steps) * sum(shares) / len(shares), 3) if shares else None
 
 
 def _sites(report: MergeReport) -> list[dict[str, Any]]:
