@@ -263,6 +263,7 @@ def test_quality_is_compared_with_the_base_and_the_control(draw, real):
     assert [(one.cell, one.against, one.verdict) for one in found] == [
         ("c", "base", comparison.WORSE), ("x", "base", comparison.WORSE), ("x", "c", comparison.WORSE)
     ]  # fmt: skip
+    assert tables.quality_title(found).startswith("Quality by KID, ")
 
 
 def test_few_prompts_give_a_set_no_warning(draw, real, recwarn):

@@ -30,20 +30,20 @@ class Verdict:
         reading: how to read the table; empty without a table.
         table: heading and a row for every comparison, as text.
         caveats: what must be said beside it, a line each.
-        quality: for every metric of quality its table.
+        quality: the table of every metric of quality, by its title.
     """
 
     answer: str
     reading: str
     table: list[list[str]]
     caveats: list[str] = field(default_factory=list)
-    quality: list[list[list[str]]] = field(default_factory=list)
+    quality: dict[str, list[list[str]]] = field(default_factory=dict)
 
 
 def verdict(run: Run) -> Verdict:
     """Cells against their controls by the primary metric, or why there is no verdict."""
     primary = run.primary
-    quality = [tables.verdict_table(comparisons, {}) for comparisons in run.qualities]
+    quality = {tables.quality_title(one): tables.verdict_table(one, {}) for one in run.qualities}
     if primary is None:
         return Verdict(NO_PRIMARY, "", [], quality=quality)
     if not run.comparisons:

@@ -23,7 +23,7 @@ def finding(run: Run) -> str:
         texts.append(tables.markdown(tables.VERDICTS, tables.verdict_table(run.comparisons, run.beside)))
     if run.at_equal_cost:
         texts.append(tables.markdown(equal_cost.TITLE, equal_cost.table(run.at_equal_cost)))
-    texts += [tables.markdown(tables.QUALITY, tables.verdict_table(comparisons, {})) for comparisons in run.qualities]
+    texts += [tables.markdown(tables.quality_title(one), tables.verdict_table(one, {})) for one in run.qualities]
     if any(row.stale for row in run.rows):
         texts += [tables.markdown(title, tables.steps_table(run.rows, column)) for column, title in tables.OVER_STEPS.items()]
     return "\n".join(texts)

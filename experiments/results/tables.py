@@ -17,7 +17,6 @@ from .summary import Line
 
 SPEED = "Speed on one SD 1.5-sized transformer block (4096 tokens, C=320, batch 2, random weights)"
 VERDICTS = "Against the control, over the same prompts and seeds"
-QUALITY = "Quality, against the base and the control, over the same prompts and seeds"
 OVER_STEPS = {
     "stale": "Share of tokens whose group a fresh plan would change",
     "drift": "Distance of the latents from the base's, relative to their norm",
@@ -47,6 +46,12 @@ def fidelity_table(lines: Iterable[Line], names: Sequence[str], primary: Primary
         mark = " (primary)" if primary is not None and primary.metric == name else ""
         head.append(f"{known[name].label}{unit} {arrow}{mark}")
     return [[*head, f"s/{noun}", "n"], *[_fidelity_row(line, names) for line in lines]]
+
+
+def quality_title(comparisons: Sequence[Comparison]) -> str:
+    """Title of the :func:`verdict_table` of a metric of quality."""
+    label = metrics()[comparisons[0].metric].label
+    return f"Quality by {label}, against the base and the control, over the same prompts and seeds"
 
 
 def speed_table(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:

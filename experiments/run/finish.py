@@ -112,7 +112,7 @@ def _show(run: Run) -> None:
     if run.at_equal_cost:
         show_table(equal_cost.TITLE, equal_cost.table(run.at_equal_cost))
     for comparisons in run.qualities:
-        show_table(tables.QUALITY, tables.verdict_table(comparisons, {}))
+        show_table(tables.quality_title(comparisons), tables.verdict_table(comparisons, {}))
     if run.primary is not None:
         print(answer(run.comparisons))
         for line in caveats(run.comparisons, run.beside, run.differing):
