@@ -76,11 +76,11 @@ class Ledger:
         for role in call.place.roles:
             tally = self._tallies[call.place.site.name, role]
             tally.plans += call.made
-            tally.planned.update({call.ctx.step} if call.made else ())
             for _ in range(call.runs):
                 tally.count(grid, call.ctx.step, before, after, asked)
             tally.gate = call.turn.gate
             if call.made:
+                tally.planned.add(call.ctx.step)
                 self._note(tally, call, plan)
             if call.made and asked is not None and (reason := shortfall(self.strategy, call.ctx, before, after, asked)):
                 tally.short[reason] = None
