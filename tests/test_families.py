@@ -15,14 +15,7 @@ from mergekit_diff.rows import inside, selected, within
 from mergekit_diff.schedules import Constant
 from mergekit_diff.sites import ROLES, find_sites
 
-GRIDS = {
-    **dict.fromkeys(("flux", "kontext", "sd3", "sd35", "pixart", "qwen_image", "qwen_edit"), (8, 12)),
-    **dict.fromkeys(("cogvideox", "cogvideox_absolute", "wan", "wan_per_token", "ltx"), (3, 4, 6)),
-    **dict.fromkeys(("wan_from_image", "ltx_from_image"), (2, 4, 6)),
-    "z_image": (8, 10),
-}
-CROSS = ("pixart", "wan", "wan_per_token", "wan_from_image", "ltx", "ltx_from_image", *VIDEO_UNETS)
-CELLS = [(name, role) for name in FAMILIES for role in ROLES if role != "cross_attention" or name in CROSS]
+CELLS = [(name, role) for name, tiny in FAMILIES.items() for role in ROLES if role != "cross_attention" or not tiny.joint]
 
 
 @dataclass(frozen=True)
@@ -70,8 +63,8 @@ def test_half_of_the_tokens_merge_and_the_model_is_restored(name, role, count_ho
     rows = [row for row in session.report().to_dicts() if row["calls"]]
     offered = [site.name for site in find_sites(model) if site.offers(role)]
     assert sorted(row["site"] for row in rows) == sorted(offered) and len(rows) > 0
-    if name in GRIDS:
-        assert {row["grid"] for row in rows} == {GRIDS[name]}
+    if FAMILIES[name].grid is not None:
+        assert {row["grid"] for row in rows} == {FAMILIES[name].grid}
     assert {row["granted"] for row in rows} == {0.5}
     assert torch.equal(predict(model, inputs), base) and count_hooks(model) == hooks
 
@@ -97,23 +90,12 @@ def test_the_order_of_groups_changes_nothing(name, role):
         assert relative(predict(model, inputs), expected) < 2e-5
 
 
-ROWS = {
-    "flux": ("image_rotary_emb",),
-    "kontext": ("image_rotary_emb",),
-    "qwen_image": ("image_rotary_emb",),
-    "qwen_edit": ("image_rotary_emb", "modulate_index"),
-    "z_image": ("freqs_cis", "attention_mask", "attn_mask"),
-    "cogvideox": ("image_rotary_emb",),
-    "wan": ("rotary_emb",),
-    "wan_from_image": ("rotary_emb", "temb"),
-    "ltx_from_image": ("image_rotary_emb", "temb"),
-}
 ONE_ROLE = {"temb": "block", "modulate_index": "block", "attn_mask": "block", "attention_mask": "self_attention"}
 """Arguments of the block or of the attention alone."""
 WITH_ROWS = [
     (name, argument, role)
-    for name, arguments in ROWS.items()
-    for argument in arguments
+    for name, tiny in FAMILIES.items()
+    for argument in tiny.rows
     for role in ("self_attention", "block")
     if ONE_ROLE.get(argument, role) == role
 ]
@@ -121,7 +103,7 @@ WITH_ROWS = [
 
 def test_every_family_with_rows_is_in_the_list():
     declared = {(name, row.argument) for name in FAMILIES for site in find_sites(build(name)[0]) for row in site.rows}
-    listed = {(name, argument) for name, arguments in ROWS.items() for argument in arguments}
+    listed = {(name, argument) for name, tiny in FAMILIES.items() for argument in tiny.rows}
     kinds = {name: type(build(name)[0]).__name__ for name in FAMILIES}
     assert listed <= declared
     assert {(kinds[name], argument) for name, argument in listed} == {(kinds[name], argument) for name, argument in declared}
@@ -408,27 +390,14 @@ def test_only_the_short_files_of_sites_name_classes_of_models(families):
         assert not named or file.parent == folder, (file, named)
 
 
-TITLES = {
-    "Flux, Kontext": ("flux", "kontext"),
-    "Stable Diffusion 3, 3.5": ("sd3", "sd35"),
-    "PixArt": ("pixart",),
-    "Qwen-Image": ("qwen_image", "qwen_edit"),
-    "Z-Image": ("z_image",),
-    "CogVideoX": ("cogvideox", "cogvideox_absolute"),
-    "Wan 2.1, 2.2": ("wan", "wan_per_token", "wan_from_image"),
-    "LTX-Video": ("ltx", "ltx_from_image"),
-    "AnimateDiff, UNet3D, Stable Video Diffusion": tuple(VIDEO_UNETS),
-}
-
-
 def test_the_table_of_models_says_what_their_sites_say(unet):
     lines = (Path(__file__).parent.parent / "docs" / "models.md").read_text().splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     assert tuple(table[0][1:]) == ROLES
     told = {title: cells for title, *cells in table[1:]}
-    assert sorted(name for names in TITLES.values() for name in names) == sorted(FAMILIES)
-    models = {title: [build(name)[0] for name in names] for title, names in TITLES.items()}
-    models["Stable Diffusion 1, 2, XL"] = [unet]
+    models = {"Stable Diffusion 1, 2, XL": [unet]}
+    for name, tiny in FAMILIES.items():
+        models.setdefault(tiny.title, []).append(build(name)[0])
     assert models.keys() == told.keys()
     for title, kinds in models.items():
         for model in kinds:

@@ -1,0 +1,71 @@
+"""What the laws need to know of a tiny random model: how it is built and called, and what is expected of its family."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+H, W, FRAMES, WORDS = 8, 12, 3, 7
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A model of a family.
+
+    Args:
+        build: makes it, and the arguments of a call.
+        title: of its family's row in the table of models.
+        grid: of all its sites; None for a U-Net, which has several.
+        joint: whether text attends with the grid's tokens, so that there is no cross-attention.
+        rows: the arguments with a row for every token.
+    """
+
+    build: Callable[..., tuple[nn.Module, dict[str, Any]]]
+    title: str
+    grid: tuple[int, ...] | None = None
+    joint: bool = False
+    rows: tuple[str, ...] = ()
+
+
+FAMILIES: dict[str, Tiny] = {}
+
+
+def tiny(*facts, **more):
+    """Decorator: add a tiny model to those that the laws run on."""
+
+    def known(build):
+        FAMILIES[build.__name__] = Tiny(build, *facts, **more)
+        return build
+
+    return known
+
+
+def strengthened(model: nn.Module) -> nn.Module:
+    """Weights that are born zero, as of gates and last layers, become random: what blocks do then shows in the output."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() and not parameter.any():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model.eval()
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def build(name: str, **changes):
+    """A model of a family with random weights, and the arguments of a call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, inputs = FAMILIES[name].build(**changes)
+        return strengthened(model), inputs
+
+
+@torch.no_grad()
+def predict(model: nn.Module, inputs) -> torch.Tensor:
+    """The output of a call, of all rows."""
+    sample = model(**inputs, return_dict=False)[0]
+    return torch.stack(sample) if isinstance(sample, list) else sample
