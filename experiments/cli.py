@@ -12,7 +12,7 @@ from mergekit_diff import __version__
 from .extra import check_extra
 from .openmp import limit_spinning
 
-KINDS = ("strategy", "metric", "ratio", "window", "reduction", "study")
+KINDS = ("strategy", "metric", "ratio", "window", "reduction", "family", "study")
 """What ``list`` takes, but for a plug-in's own kinds: the registry knows them only once torch is imported, too late for help."""
 INTERRUPTED = 130
 BROKEN_PIPE = 141

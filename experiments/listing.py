@@ -1,19 +1,24 @@
-"""Everything that is registered: each part with its one-line description and its settings."""
+"""Everything that is registered: each part with its one-line description and its settings, and the families of models."""
 
 import dataclasses
 import inspect
+import json
+from pathlib import Path
 
 from mergekit_diff import MergeStrategy, names
 from mergekit_diff.plugins import load_plugins
 from mergekit_diff.registry import KINDS, one_of, part_class
+from mergekit_diff.sites import families
 
-STUDY = "study"
+STUDY, FAMILY = "study", "family"
+TESTED = Path(__file__).parent / "families.json"
+"""What each built-in family offers, as found on the models of the tests."""
 
 
 def kinds() -> list[str]:
-    """What can be listed: every kind of part, plug-ins' own too, and studies."""
+    """What can be listed: every kind of part, plug-ins' own too, families of models, and studies."""
     load_plugins()
-    return [*KINDS, STUDY]
+    return [*KINDS, FAMILY, STUDY]
 
 
 def listing(kind: str | None = None) -> str:
@@ -23,7 +28,8 @@ def listing(kind: str | None = None) -> str:
         ValueError: no such kind.
     """
     chosen = kinds() if kind is None else [one_of(kind, kinds(), "kind")]
-    return "\n\n".join("\n".join([each.upper(), *(_studies() if each == STUDY else _parts(each))]) for each in chosen)
+    lines = {FAMILY: _families, STUDY: _studies}
+    return "\n\n".join("\n".join([each.upper(), *(lines[each]() if each in lines else _parts(each))]) for each in chosen)
 
 
 def _parts(kind: str) -> list[str]:
@@ -49,6 +55,20 @@ def _setting(field: dataclasses.Field) -> str:
     if field.default is dataclasses.MISSING:
         return f"{field.name} (required)"
     return f"{field.name} = {field.default!r}"
+
+
+def _families() -> list[str]:
+    """Classes, roles with the reasons of those refused, and how text, positions, time and guidance enter."""
+    known, lines = families(), []
+    for family in json.loads(TESTED.read_text(encoding="utf-8")):
+        whole = [role for role, told in family["roles"].items() if told == "yes"]
+        lines += [f"  {family['title']}", f"    {', '.join(whole)}"]
+        lines += [f"    {role}: {told}" for role, told in family["roles"].items() if role not in whole]
+        for name, facts in family["classes"].items():
+            lines.append(f"    {name}: " + "; ".join(f"{fact} {value.replace('`', '')}" for fact, value in facts.items()))
+            known.pop(name, None)
+    others = [f"    {name}: {(inspect.getdoc(family.find) or '').partition(chr(10))[0]}" for name, family in known.items()]
+    return [*lines, *(["  registered, without a table", *others] if others else [])]
 
 
 def _studies() -> list[str]:

@@ -1,11 +1,13 @@
 """Laws of merging in every family of models, by every role that it offers."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from family_table import PAGE, RECORD, page, record
 from tiny_families import FAMILIES, JOINT, TRANSFORMERS, VIDEO_UNETS, build, predict
 
 from mergekit_diff import Layout, MergePlan, MergeStrategy, RatioSchedule, gate, make, merging
@@ -390,17 +392,8 @@ def test_only_the_short_files_of_sites_name_classes_of_models(families):
         assert not named or file.parent == folder, (file, named)
 
 
-def test_the_table_of_models_says_what_their_sites_say(unet):
-    lines = (Path(__file__).parent.parent / "docs" / "models.md").read_text().splitlines()
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    assert tuple(table[0][1:]) == ROLES
-    told = {title: cells for title, *cells in table[1:]}
-    models = {"Stable Diffusion 1, 2, XL": [unet]}
-    for name, tiny in FAMILIES.items():
-        models.setdefault(tiny.title, []).append(build(name)[0])
-    assert models.keys() == told.keys()
-    for title, kinds in models.items():
-        for model in kinds:
-            sites = [site for site in find_sites(model) if any(site.offers(role) for role in ROLES)]
-            for role, cell in zip(ROLES, told[title], strict=True):
-                assert {"yes" if site.offers(role) else f"no: {site.lacks(role)}" for site in sites} == {cell}
+def test_page_and_command_say_what_the_sites_say():
+    """Else run: python tests/family_table.py"""
+    families = record()
+    assert json.loads(RECORD.read_text(encoding="utf-8")) == families
+    assert PAGE.read_text(encoding="utf-8") == page(families)

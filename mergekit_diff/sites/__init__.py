@@ -78,6 +78,12 @@ def register_family(
     return known
 
 
+def families() -> dict[str, Family]:
+    """Every registered family by the name of a class, plug-ins' own too."""
+    load_plugins()
+    return dict(_FAMILIES)
+
+
 def family_of(model: nn.Module) -> Family:
     """What is known of a model's class.
 
