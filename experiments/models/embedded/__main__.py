@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument(
         "--frames", type=int, choices=(1, 9), default=9, help="frames of a video of emoji-video (default: %(default)s)"
     )
+    parser.add_argument("--compile", action="store_true", help="compile the transformer while it trains (needs a C++ compiler)")
     parser.add_argument("--weights", help="pipeline folder of export, evaluate and card (default: that of the package)")
     parser.add_argument("--named", type=int, help="for card: how many a viewer named right on the sheet of evaluate")
     args = parser.parse_args()
@@ -89,7 +90,7 @@ def _transformer(args: argparse.Namespace, folder: Path) -> object:
         case "vae":
             return recipe.train_vae(folder, args.steps, args.minutes)
         case "transformer":
-            return flow.train(recipe.flow(folder, size, args.steps, args.rate), args.minutes)
+            return flow.train(recipe.flow(folder, size, args.steps, args.rate), args.minutes, args.compile)
         case "sheet":
             return export.sheet(recipe.flow, folder, size)
         case "export":

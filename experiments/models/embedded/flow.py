@@ -136,12 +136,14 @@ def noise_levels(n: int, shift: float, random: torch.Generator) -> Tensor:
     return shift * level / (1 + (shift - 1) * level)
 
 
-def train(module: Flow, minutes: float | None = None) -> bool:
+def train(module: Flow, minutes: float | None = None, compiled: bool = False) -> bool:
     """Train up to the module's steps, resuming from its folder, or starting from the phase before it.
 
     Args:
         module: what is trained.
         minutes: after which it ends with a checkpoint; None trains to the last step.
+        compiled: whether the transformer is compiled. On one core a step of ``emoji-flux`` at 256 tokens took 1.5 s instead of
+            1.9 s, after a minute of compiling; a C++ compiler is needed.
 
     Returns:
         Whether all steps were taken.
@@ -152,6 +154,8 @@ def train(module: Flow, minutes: float | None = None) -> bool:
     phase, folder = module.phase, module.folder
     if phase.after is not None and not last_checkpoint(folder, phase.name).exists():
         begin_with(module, phase.after)
+    if compiled:
+        module.model["transformer"].compile(dynamic=False)
     return fit(module, module.steps, folder, phase.name, minutes)
 
 
