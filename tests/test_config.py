@@ -62,6 +62,14 @@ def test_another_name_drops_the_old_fields_and_the_same_name_keeps_them():
     assert put(part, "strategy.window.name", "shifted")["strategy"]["window"] == {"name": "shifted"}
 
 
+def test_a_sweep_of_names_drops_no_setting_in_silence(study_file):
+    words = ["control={}", "sweep={strategy.name: {values: [retom-paper, tomesd]}}", "strategy={name: retom-paper, ratio: 0.3}"]
+    with pytest.raises(ValueError, match="strategy.ratio would be dropped: the sweep names another strategy, 'tomesd'"):
+        cells(load_study(study_file, words))
+    words[1] = "sweep={strategy.name: {values: [retom-paper, tomesd]}, strategy.ratio: {value: 0.3}}"
+    assert [cell.strategy.ratio.value for cell in cells(load_study(study_file, [*words[:2], "strategy=retom-paper"]))] == [0.3] * 2
+
+
 def test_words_reach_the_cell(study_file):
     words = ["sweep={}", "control={}", "strategy.ratio=2.5e-1", "strategy.metric=dot", "merging.seed=7"]
     (cell,) = cells(load_study(study_file, words))

@@ -64,7 +64,7 @@ def goals() -> list[Goal]:
             "attention layer: retom-paper, plan every step / tomesd package", "layer", _ratio("retom-paper", 1, TOMESD), "≤ 0.78"
         ),
         Goal(
-            "attention layer, keys and values: local-match, 2x2 windows / tomesd package",
+            "attention layer, keys and values: local-match / tomesd package",
             "layer",
             _ratio("local-match", 1, TOMESD),
             DASH,
@@ -78,16 +78,16 @@ def goals() -> list[Goal]:
             _cpu("retom-paper", 20, TOMESD),
             "interval < 1",
         ),
-        Goal(f"{large}: speed-up by local-match, 2x2 windows", "preset-1024", _speedup("local-match"), "≥ 1.45"),
+        Goal(f"{large}: speed-up by local-match", "preset-1024", _speedup("local-match"), "≥ 1.45"),
         Goal(
-            f"{large}: local-match, 2x2 windows / tomesd package, same ratio and levels",
+            f"{large}: local-match / tomesd package, same ratio and levels",
             "preset-1024",
             _ratio("local-match", 1, TOMESD),
             DASH,
         ),
-        Goal(f"{medium}: speed-up by local-match, 2x2 windows", "preset-512", _speedup("local-match"), DASH),
+        Goal(f"{medium}: speed-up by local-match", "preset-512", _speedup("local-match"), DASH),
         Goal(
-            f"{medium}: local-match, 2x2 windows / tomesd package, same ratio and levels",
+            f"{medium}: local-match / tomesd package, same ratio and levels",
             "preset-512",
             _ratio("local-match", 1, TOMESD),
             DASH,

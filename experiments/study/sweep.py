@@ -1,6 +1,7 @@
 """Expands the sweep of a study into its cells, and checks every cell before anything heavy is loaded."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from mergekit_diff import make
@@ -65,6 +66,7 @@ def _cell(study: Study, values: dict[str, Any], specs: dict[str, Any], control: 
     for key, value in sorted(values.items(), key=lambda item: item[0].removesuffix(".name").count(".")):
         raw = put(raw, key, value)  # a part before its settings: putting another part drops them
     changed = build(raw)
+    _check_kept(study.strategy, changed.strategy)
     strategy = make("strategy", changed.strategy)
     options = merging_options(strategy, changed.merging)
     rehearse(strategy, options["roles"])
@@ -72,6 +74,16 @@ def _cell(study: Study, values: dict[str, Any], specs: dict[str, Any], control: 
     is_control = bool(control) and all(key in values and values[key] == value for key, value in control.items())
     name = ", ".join(value_label(key, value, specs) for key, value in values.items()) or strategy.name
     return Cell(name, changed, strategy, options, is_control, values=values)
+
+
+def _check_kept(given: Mapping[str, Any], swept: Mapping[str, Any]) -> None:
+    """Refuse a sweep over names that drops settings which the study gives beside them."""
+    lost = next((key for key in given if key not in swept), None)
+    if lost is not None:
+        raise ValueError(
+            f"strategy.{lost} would be dropped: the sweep names another strategy, {swept['name']!r}; give it in the sweep, as "
+            f"strategy.{lost}: {{value: {given[lost]!r}}}"
+        )
 
 
 def _check_distinct(expanded: list[Cell]) -> None:
