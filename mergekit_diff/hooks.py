@@ -53,6 +53,7 @@ class SiteHooks:
         self._is_sized = False
         self._place = Layout(())
         self._whole: tuple[Tensor, Tensor] | None = None
+        self._done: tuple[str, ...] = ()  # roles whose submodule has run on the site's tokens
 
     def attach(self) -> list[RemovableHandle]:
         """Register the hooks; the handles remove them."""
@@ -79,7 +80,7 @@ class SiteHooks:
         arguments = signature.read(args, kwargs)
         x: Tensor = arguments[signature.first]
         self.plan, self.key_value = self.choose(x)
-        self._place, self._whole = self.layout(x), None
+        self._place, self._whole, self._done = self.layout(x), None, ()
         beside = self.site.joint or x.shape[1] > self._place.number
         self._is_sized = beside if self.proportional is None else self.proportional
         if self.plan is None or "block" not in self.roles:
@@ -106,7 +107,7 @@ class SiteHooks:
         signature = Signature(part)
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
-            plan = self.plan if role in self.roles else None
+            plan = self.plan if role in self.roles and role not in self._done else None
             keys = self._merged_keys() if role == "self_attention" and not self._at_scores(signature) else None
             if plan is None and keys is None:
                 return None
@@ -121,14 +122,16 @@ class SiteHooks:
                     reason = f"expected no '{self.site.key_value}', since key_value merges the block's own tokens"
                     raise ValueError(f"{self.site.name} {role}: {reason}")
                 changes[self.site.key_value] = within(x, self._place, keys.num_tokens, keys.merge)
-            if keys is not None and self._is_sized:
+            if keys is not None and self._is_sized and self.site.key_bias is not None:
                 changes[self.site.key_bias] = keys.sizes.log().expand(len(x), -1)[:, None].to(x.dtype)
             return signature.place(args, kwargs, changes)
 
         def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401
             plan, place = self.plan, self._place
-            if plan is None or role not in self.roles:
+            if plan is None or role not in self.roles or role in self._done:
                 return output
+            if role in self.site.first_run:
+                self._done += (role,)
             return _in_output(output, self.site.outputs, lambda y: within(y, place, plan.num_groups, plan.unmerge))
 
         return [part.register_forward_pre_hook(before, with_kwargs=True), part.register_forward_hook(after)]
@@ -141,7 +144,8 @@ class SiteHooks:
         if rows:
             index = representatives(self.plan, len(x), x.device)
             for each in rows:
-                changes[each.argument] = selected(arguments[each.argument], each, self._place, index)
+                value = changes.get(each.argument, arguments[each.argument])  # a mask has rows along two axes
+                changes[each.argument] = selected(value, each, self._place, index)
         return changes
 
     def _merged_keys(self) -> Plan | None:

@@ -1,6 +1,7 @@
 """Every tiny random model beyond the plain U-Net."""
 
 import tiny_image as tiny_image
+import tiny_image_joint as tiny_image_joint
 import tiny_video as tiny_video
 from tiny_family import FAMILIES, FRAMES, build, predict, strengthened
 from tiny_family import H as H

@@ -20,6 +20,7 @@ class Tiny:
         grid: of all its sites; None for a U-Net, which has several.
         joint: whether text attends with the grid's tokens, so that there is no cross-attention.
         rows: the arguments with a row for every token.
+        without: further roles that none of its blocks offers.
     """
 
     build: Callable[..., tuple[nn.Module, dict[str, Any]]]
@@ -27,6 +28,12 @@ class Tiny:
     grid: tuple[int, ...] | None = None
     joint: bool = False
     rows: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The roles that none of its blocks offers."""
+        return (*self.without, "cross_attention") if self.joint else self.without
 
 
 FAMILIES: dict[str, Tiny] = {}

@@ -105,11 +105,13 @@ class Site:
         key_value: the argument by which the self-attention takes tokens for its keys and values. None: keys and values merge
             inside ``scaled_dot_product_attention``, and log sizes are added there.
         key_value_maps: the submodules of an attention that make its keys and values.
-        key_bias: the argument by which the self-attention takes (B, 1, keys) numbers that are added to its scores.
+        key_bias: the argument by which the self-attention takes (B, 1, keys) numbers that are added to its scores; None where it
+            has no scores, such as linear attention.
         joint: whether other tokens, such as text, take part in the self-attention.
         rotary: whether it rotates queries and keys by their position.
         passes: arguments that are passed on unchanged, since they belong to other tokens than the site's.
         refuses: arguments that would be wrong on merged tokens, whatever their shape.
+        first_run: roles whose submodule runs twice in a block, first on the site's tokens and then on others, which pass.
         without: reasons why this block does not offer a role.
         normalize: makes the input of the block's first attention from the block's, (B, N, C) to (B, N, C), where a norm of the
             tokens alone is between them; None where something else is, such as a norm that also reads the timestep.
@@ -136,11 +138,12 @@ class Site:
     level: int = 0
     key_value: str | None = "encoder_hidden_states"
     key_value_maps: frozenset[str] = frozenset({"to_k", "to_v"})
-    key_bias: str = "attention_mask"
+    key_bias: str | None = "attention_mask"
     joint: bool = False
     rotary: bool = False
     passes: frozenset[str] = frozenset({"encoder_hidden_states"})
     refuses: frozenset[str] = frozenset()
+    first_run: frozenset[str] = frozenset()
     without: Mapping[str, str] = field(default_factory=dict)
     normalize: Callable[[Tensor], Tensor] | None = None
 
