@@ -11,14 +11,14 @@ from mergekit_diff import merging
 
 def test_captions_of_several_lengths_are_refused():
     model, inputs = build("lumina2", lengths=(5, 7))
-    with merging(model, "retom"), pytest.raises(ValueError, match="captions of one length in a batch, got 5, 7"):
+    with pytest.raises(ValueError, match="captions of one length in a batch, got 5, 7"), merging(model, "retom"):
         predict(model, inputs)
 
 
 @pytest.mark.parametrize("mode", ("extract", "cached"))
 def test_a_cache_of_reference_images_is_refused(mode):
     model, inputs = build("flux2")
-    with merging(model, "retom"), pytest.raises(ValueError, match=f"without a cache of their keys, got kv_cache_mode='{mode}'$"):
+    with pytest.raises(ValueError, match=f"without a cache of their keys, got kv_cache_mode='{mode}'$"), merging(model, "retom"):
         predict(model, inputs | {"kv_cache_mode": mode})
 
 
@@ -46,7 +46,7 @@ def test_images_that_are_patches_already_merge_the_same_way():
 
 
 @pytest.mark.parametrize("role", ("self_attention", "key_value"))
-def test_linear_attention_takes_no_log_sizes_and_says_so(role):
+def test_linear_attention_takes_no_log_sizes_and_says_so(role, quiet):
     model, inputs = build("sana")
     base = predict(model, inputs)
     with merging(model, "retom", window=2, roles=role, proportional=True) as session:
@@ -61,7 +61,7 @@ def test_blocks_with_skip_connections_do_not_merge_as_a_whole():
     with merging(model, "retom", window=2, roles="block", strict=True) as session:
         predict(model, inputs)
     calls = {row["site"]: (row["calls"], "joining its tokens" in row["note"]) for row in session.report().to_dicts()}
-    assert calls == {"blocks.0": (1, False), "blocks.1": (1, False), "blocks.2": (0, True)}
+    assert calls == {"blocks.0": (1, False), "blocks.1": (1, False), "blocks.2": (1, False), "blocks.3": (0, True)}
 
 
 def test_cross_attention_that_rotates_queries_has_one_plan_a_batch():
@@ -69,7 +69,7 @@ def test_cross_attention_that_rotates_queries_has_one_plan_a_batch():
     with merging(model, "retom", window=2, roles="cross_attention") as session:
         predict(model, inputs)
     plans = [plan for plan, _ in session.plans().values()]
-    assert len(plans) == 3 and all((plan.assign == plan.assign[:1]).all() for plan in plans)
+    assert len(plans) == 4 and all((plan.assign == plan.assign[:1]).all() for plan in plans)
 
 
 @pytest.mark.parametrize("words", (4, H * W, H * W + 24))
