@@ -31,6 +31,24 @@ def _embeds(width, *suffixes):
     return {f"{name}{suffix}": sign * words for name, sign in PREPARED.items() for suffix in suffixes or ("",)}
 
 
+def _autoencoder(kind, channels):
+    shape = {"block_out_channels": (4,) * 4, "layers_per_block": 1, "latent_channels": channels, "norm_num_groups": 4}
+    return kind(**shape, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)
+
+
+def dit():
+    model, scheduler = _model("dit", classes=1000), diffusers.DDIMScheduler()
+    return diffusers.DiTPipeline(model, _autoencoder(diffusers.AutoencoderKL, 4), scheduler), {"class_labels": [3]}
+
+
+def hunyuan_dit():
+    pipe = diffusers.HunyuanDiTPipeline(
+        None, None, None, _model("hunyuan_dit"), diffusers.DDPMScheduler(), None, None, requires_safety_checker=False
+    )
+    masks = {f"{name}{suffix}": mask for name, mask in MASKS.items() for suffix in ("", "_2")}
+    return pipe, {**_embeds(16, "", "_2"), **masks, **SIZE, "use_resolution_binning": False}
+
+
 def aura_flow():
     return diffusers.AuraFlowPipeline(None, None, None, _model("aura_flow"), _flow()), {**_embeds(32), **MASKS, **SIZE}
 
@@ -54,9 +72,7 @@ def chroma():
 
 
 def flux2_klein():
-    shape = {"block_out_channels": (4,) * 4, "layers_per_block": 1, "latent_channels": 1, "norm_num_groups": 4}
-    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    vae = diffusers.AutoencoderKLFlux2(**shape, **kinds)
+    vae = _autoencoder(diffusers.AutoencoderKLFlux2, 1)
     return diffusers.Flux2KleinPipeline(_flow(), vae, None, None, _model("flux2_klein")), {**_embeds(32), **SIZE}
 
 
@@ -75,8 +91,8 @@ def sana():
     return pipe, {**_embeds(16), **MASKS, **size, "negative_prompt": None}
 
 
-BUILDS = (aura_flow, lumina2, hidream, chroma, flux2_klein, cogview4, cogview3_plus, sana)
-TEXTS = {"hidream": "encoder_hidden_states_t5"}
+BUILDS = (dit, hunyuan_dit, aura_flow, lumina2, hidream, chroma, flux2_klein, cogview4, cogview3_plus, sana)
+CONDITIONS = {"hidream": "encoder_hidden_states_t5", "dit": "class_labels"}
 
 
 @pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.__name__)
@@ -86,12 +102,13 @@ def test_steps_progress_and_halves_of_guidance_are_those_of_the_pipeline(build):
     calls, seen, signature = [], set(), Signature(pipe.transformer)
 
     def on_call(module, args, kwargs):
-        text = signature.read(args, kwargs)[TEXTS.get(build.__name__, "encoder_hidden_states")]
-        calls.append(tuple(bool(row.sum() > 0) for row in text))
+        rows = signature.read(args, kwargs)[CONDITIONS.get(build.__name__, "encoder_hidden_states")].float()
+        calls.append(tuple(0 < float(row.mean()) < 1000 for row in rows))  # 1000 is no class
 
     def generate():
         noise = torch.Generator().manual_seed(0)
-        return pipe(**arguments, num_inference_steps=4, guidance_scale=3.0, generator=noise, output_type="latent")[0]
+        output = pipe(**arguments, num_inference_steps=4, guidance_scale=3.0, generator=noise, output_type="latent")[0]
+        return torch.as_tensor(output)
 
     base = generate()
     with merging(pipe, "retom", window=2, refresh=1, share="cfg", strict=True) as session:

@@ -87,19 +87,19 @@ def pixart(t=500.0):
 
 
 @tiny("DiT", (H, H), without=("cross_attention",))
-def dit(t=500.0):
+def dit(t=500.0, classes=10):
     model = diffusers.DiTTransformer2DModel(
         num_attention_heads=2,
         attention_head_dim=8,
         out_channels=8,
         num_layers=2,
         sample_size=2 * H,
-        num_embeds_ada_norm=10,
+        num_embeds_ada_norm=classes,
     )
     return model, {
         "hidden_states": randn(2, 4, 2 * H, 2 * H),  # it takes squares alone
         "timestep": torch.full((2,), t),
-        "class_labels": torch.tensor([3, 10]),
+        "class_labels": torch.tensor([3, classes]),
     }
 
 
