@@ -95,7 +95,13 @@ def test_the_order_of_groups_changes_nothing(name, role):
         assert relative(predict(model, inputs), expected) < 2e-5
 
 
-ONE_ROLE = {"temb": "block", "modulate_index": "block", "attn_mask": "block", "attention_mask": "self_attention"}
+ONE_ROLE = {
+    "temb": "block",
+    "modulate_index": "block",
+    "attn_mask": "block",
+    "attention_mask": "self_attention",
+    "joint_attention_kwargs": "block",
+}
 """Arguments of the block or of the attention alone."""
 WITH_ROWS = [
     (name, argument, role)

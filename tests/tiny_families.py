@@ -1,5 +1,7 @@
 """Every tiny random model beyond the plain U-Net."""
 
+import tiny_controlnets as tiny_controlnets
+import tiny_flux_like as tiny_flux_like
 import tiny_image as tiny_image
 import tiny_image_joint as tiny_image_joint
 import tiny_video as tiny_video

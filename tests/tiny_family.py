@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 H, W, FRAMES, WORDS = 8, 12, 3, 7
 
@@ -59,6 +60,12 @@ def strengthened(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+def changed(model: nn.Module, **changes: Any) -> nn.Module:
+    """A model of the same class, some of whose settings are others."""
+    settings = {name: value for name, value in model.config.items() if not name.startswith("_")}
+    return type(model)(**settings | changes)
+
+
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -73,6 +80,6 @@ def build(name: str, **changes):
 
 @torch.no_grad()
 def predict(model: nn.Module, inputs) -> torch.Tensor:
-    """The output of a call, of all rows."""
-    sample = model(**inputs, return_dict=False)[0]
-    return torch.stack(sample) if isinstance(sample, list) else sample
+    """The output of a call, of all rows; of a ControlNet, those of all its blocks."""
+    samples = [sample for sample in tree_leaves(model(**inputs, return_dict=False)) if isinstance(sample, torch.Tensor)]
+    return samples[0] if len(samples) == 1 else torch.stack(samples)

@@ -1,0 +1,1 @@
+"""Image U-Nets whose attention takes a whole image."""
