@@ -78,7 +78,7 @@ class SiteHooks:
         self, signature: Signature, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         arguments = signature.read(args, kwargs)
-        x: Tensor = arguments[signature.first]
+        x = self.site.tokens(arguments[signature.first])
         self.plan, self.key_value = self.choose(x)
         self._place, self._whole, self._done = self.layout(x), None, ()
         beside = self.site.joint or x.shape[1] > self._place.number
@@ -161,7 +161,7 @@ class SiteHooks:
     def _attach_scores(self, attention: nn.Module) -> list[RemovableHandle]:
         if not self._at_scores(Signature(attention)):
             return []
-        scores, handles = Scores(self._rescored), []
+        scores, handles = Scores(self._rescored, self.site.more_keys), []
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
             if self.key_value is not None or (self._is_sized and self._merged_keys() is not None):

@@ -28,11 +28,12 @@ class Scores(TorchFunctionMode):
     Args:
         change: makes the arguments of ``scaled_dot_product_attention`` from those that were passed, by name. Calls in which
             there are more or fewer keys than queries are not self-attention and pass.
+        more_keys: whether there may be more keys than queries.
     """
 
-    def __init__(self, change: Change) -> None:
+    def __init__(self, change: Change, more_keys: bool = False) -> None:
         super().__init__()
-        self.change, self.calls, self.entered = change, 0, False
+        self.change, self.more_keys, self.calls, self.entered = change, more_keys, 0, False
 
     def enter(self) -> None:
         """Change the calls from now on."""
@@ -60,7 +61,8 @@ class Scores(TorchFunctionMode):
                 return getattr(args[0], func.__name__)(*args[1:], **(kwargs or {}))  # torch.compile cannot trace it otherwise
             return func(*args, **(kwargs or {}))
         arguments = dict(zip(NAMES, args, strict=False)) | dict(kwargs or {})
-        if arguments["query"].shape[-2] == arguments["key"].shape[-2]:
+        further = arguments["key"].shape[-2] - arguments["query"].shape[-2]
+        if further == 0 or (self.more_keys and further > 0):
             self.calls += 1
             arguments = self.change(arguments)
         return func(**arguments)

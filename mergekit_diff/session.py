@@ -181,7 +181,7 @@ class MergeSession:
             timestep = denoiser.timestep(args, kwargs)
             if timestep is None:
                 self._clock.start_image()
-            self._clock.tick(0.0 if timestep is None else timestep, denoiser.batch(args, kwargs))
+            self._clock.tick(0.0 if timestep is None else timestep, denoiser.batch(args, kwargs), denoiser.scheduler)
             layouts = self._layouts.begin(module, args, kwargs)
             compiled = self._compiled.get(module)
             if compiled is not None:

@@ -1,8 +1,14 @@
 """Tiny random ControlNets of diffusion transformers."""
 
 import diffusers
-from tiny_family import H, W, changed, randn, tiny
-from tiny_image import flux, qwen_image, sd3
+import torch
+from tiny_family import WORDS, H, W, changed, randn, tiny
+from tiny_image import flux, hunyuan_dit, qwen_image, sana, sd3
+
+SANA = (
+    *("in_channels", "out_channels", "num_attention_heads", "attention_head_dim", "num_layers", "num_cross_attention_heads"),
+    *("cross_attention_head_dim", "cross_attention_dim", "caption_channels"),
+)
 
 
 def _controls(build, kind, shape, **changes):
@@ -42,3 +48,64 @@ def sd35_controlnet():
 def qwen_controlnet():
     heads = {"attention_head_dim": 16, "num_attention_heads": 3}
     return _controls(qwen_image, diffusers.QwenImageControlNetModel, (H * W, 16), num_layers=2, **heads)
+
+
+@tiny("ControlNets of HunyuanDiT", (H, W), rows=("image_rotary_emb",))
+def hunyuan_dit_controlnet():
+    model, inputs = hunyuan_dit()
+    kind = diffusers.HunyuanDiT2DControlNetModel
+    control = kind.from_transformer(model, transformer_num_layers=6, load_weights_from_transformer=False)
+    return control, inputs | {"controlnet_cond": randn(2, 4, 2 * H, 2 * W, seed=3)}
+
+
+@tiny("ControlNets of Sana", (H, W), without=("feed_forward", "block"))
+def sana_controlnet():
+    model, inputs = sana()
+    settings = {name: value for name, value in model.config.items() if name in SANA}
+    return diffusers.SanaControlNetModel(**settings), inputs | {"controlnet_cond": randn(2, 4, H, W, seed=3)}
+
+
+@tiny("ControlNet-XS")
+def controlnet_xs():
+    """The U-Net and its control run in turns, each with attentions of its own."""
+    model = diffusers.UNetControlNetXSModel(
+        sample_size=16,
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=8,
+        cross_attention_dim=32,
+        num_attention_heads=2,
+        ctrl_conditioning_embedding_out_channels=(16, 32),
+        ctrl_block_out_channels=(8, 16),
+        ctrl_num_attention_heads=2,
+        ctrl_max_norm_num_groups=4,
+        upcast_attention=False,
+    )
+    return model, _of_unet() | {"controlnet_cond": randn(2, 3, 32, 32, seed=3)}
+
+
+@tiny("ControlNet Union")
+def controlnet_union():
+    model = diffusers.ControlNetUnionModel(
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=32,
+        attention_head_dim=2,
+        conditioning_embedding_out_channels=(16, 32),
+        num_control_type=2,
+        num_trans_channel=16,
+        num_trans_head=2,
+        num_proj_channel=16,
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=16,
+    )
+    control = {"controlnet_cond": [randn(2, 3, 32, 32, seed=3)], "control_type": torch.tensor([[1, 0]] * 2)}
+    return model, _of_unet() | control | {"control_type_idx": [0]}
+
+
+def _of_unet():
+    text = randn(2, WORDS, 32)
+    return {"sample": randn(2, 4, 16, 16), "timestep": torch.tensor(500), "encoder_hidden_states": text}

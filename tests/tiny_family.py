@@ -82,4 +82,4 @@ def build(name: str, **changes):
 def predict(model: nn.Module, inputs) -> torch.Tensor:
     """The output of a call, of all rows; of a ControlNet, those of all its blocks."""
     samples = [sample for sample in tree_leaves(model(**inputs, return_dict=False)) if isinstance(sample, torch.Tensor)]
-    return samples[0] if len(samples) == 1 else torch.stack(samples)
+    return samples[0] if len(samples) == 1 else torch.cat([sample.flatten(1) for sample in samples], 1)

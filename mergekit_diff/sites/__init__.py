@@ -90,13 +90,22 @@ def family_of(model: nn.Module) -> Family:
     Raises:
         ValueError: no family is registered for its class or the classes above it.
     """
-    load_plugins()
-    family = next((_FAMILIES[c.__name__] for c in type(model).__mro__ if c.__name__ in _FAMILIES), None)
+    family = _known(model)
     if family is None:
         known = ", ".join(sorted(_FAMILIES))
         name = type(model).__name__
         raise ValueError(f"expected a model of a registered family, got {name}; possible: {known}; or use register_family")
     return family
+
+
+def is_known(model: nn.Module) -> bool:
+    """Whether a family is registered for a model's class or the classes above it."""
+    return _known(model) is not None
+
+
+def _known(model: nn.Module) -> Family | None:
+    load_plugins()
+    return next((_FAMILIES[c.__name__] for c in type(model).__mro__ if c.__name__ in _FAMILIES), None)
 
 
 def find_sites(model: nn.Module) -> list[Site]:

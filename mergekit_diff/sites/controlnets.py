@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from . import Layout, Model, Site, register_family
-from .image import flux, patches, qwen_image, sd3
+from .image import flux, hunyuan_dit, patches, qwen_image, sana, sd3
 
 register_family("FluxControlNetModel", time="t/1000", guidance="calls")(flux)
+register_family("HunyuanDiT2DControlNetModel")(hunyuan_dit)
+register_family("SanaControlNetModel")(sana)
 
 
 @register_family("QwenImageControlNetModel", time="t/1000", guidance="calls")

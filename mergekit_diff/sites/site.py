@@ -67,6 +67,11 @@ def spatial(arguments: Mapping[str, Any]) -> Layout:
     return Layout(tuple(next(iter(arguments.values())).shape[2:]))
 
 
+def as_they_are(x: Tensor) -> Tensor:
+    """Tokens (B, L, C)."""
+    return x
+
+
 @dataclass(frozen=True)
 class Rows:
     """An argument with a row for every token, such as its position: the rows of kept tokens go on, none is averaged.
@@ -90,7 +95,7 @@ class Site:
 
     Args:
         name: unique in the model, as in ``named_modules``.
-        block: the block; plans are made from its first argument, (B, L, C).
+        block: the block; plans are made from its first argument, (B, L, C), or what ``tokens`` makes of it.
         roles: for "self_attention", "cross_attention" and "feed_forward" the submodule whose (B, L, C) input is merged and
             whose output is unmerged, or several of them. "key_value" hooks those of "self_attention". "block" is the block
             itself, if it is ``x + f(x)``: then x + unmerge(f(m) - m) runs all of it on merged tokens m.
@@ -98,12 +103,15 @@ class Site:
         layout: reads it from the frame's arguments by name, the first one first.
         reads: the names that ``layout`` needs.
         rows: arguments of the block or its submodules with a row for every token.
+        tokens: makes (B, L, C) tokens of the block's first argument, where that is something else, such as an image (B, C, h, w);
+            such a block cannot offer "block".
         outputs: where tokens are, if an attention returns several tensors.
         output: where they are, if the block does.
         stage: "down", "mid" or "up" of a U-Net, else None.
         level: 0 for the finest grid that has attention in the model, 1 for the next.
         key_value: the argument by which the self-attention takes tokens for its keys and values. None: keys and values merge
             inside ``scaled_dot_product_attention``, and log sizes are added there.
+        more_keys: whether other tokens, such as text, give keys and values to the self-attention but no queries.
         key_value_maps: the submodules of an attention that make its keys and values.
         key_bias: the argument by which the self-attention takes (B, 1, keys) numbers that are added to its scores; None where it
             has no scores, such as linear attention.
@@ -132,11 +140,13 @@ class Site:
     layout: Callable[[Mapping[str, Any]], Layout] = spatial
     reads: tuple[str, ...] = ()
     rows: tuple[Rows, ...] = ()
+    tokens: Callable[[Tensor], Tensor] = as_they_are
     outputs: tuple[int, ...] = (0,)
     output: int = 0
     stage: str | None = None
     level: int = 0
     key_value: str | None = "encoder_hidden_states"
+    more_keys: bool = False
     key_value_maps: frozenset[str] = frozenset({"to_k", "to_v"})
     key_bias: str | None = "attention_mask"
     joint: bool = False
