@@ -13,7 +13,7 @@ from .registry import make, one_of, part_class
 from .sites import is_known
 
 DENOISERS = ("unet", "transformer", "transformer_2")
-STAGES = ("prior_prior", "prior", "decoder")
+STAGES = ("unconditional_transformer", "prior_prior", "prior", "decoder")
 """Other names of parts of a pipeline, which are denoisers in some pipelines and in others not."""
 
 

@@ -1,7 +1,5 @@
 """Attention that takes a whole image: keys and values merge inside it, beside those of the text."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from test_families import Pairs, relative
@@ -9,7 +7,6 @@ from tiny_families import build, predict
 
 from mergekit_diff import merging
 from mergekit_diff.sites import find_sites
-from mergekit_diff.target import denoisers_of
 
 NAMES = ("cascade", "kandinsky22", "kandinsky3", "unet2d")
 
@@ -54,23 +51,3 @@ def test_levels_are_resolutions_from_the_finest_on(name):
         predict(model, inputs)
     grids = [sides[level].pop() for level in sorted(sides) if len(sides[level]) == 1]
     assert len(grids) == len(sides) == max(sides) + 1 and grids == sorted(grids, reverse=True)
-
-
-def test_stages_of_one_pipeline_merge_each_by_its_own_scheduler():
-    prior, inputs = build("cascade")
-    decoder, _ = build("cascade")
-    schedulers = [SimpleNamespace(timesteps=torch.linspace(1, 0, count)) for count in (3, 5)]
-    pipe = SimpleNamespace(prior_prior=prior, decoder=decoder, prior_scheduler=schedulers[0], scheduler=schedulers[1])
-    assert list(denoisers_of(pipe)[1]) == ["prior_prior", "decoder"]
-    seen = {}
-    with merging(pipe, "retom", window=2, refresh=1, strict=True) as session:
-        session.observe(lambda x, ctx, *_: seen.setdefault(ctx.site.split(".")[0], {}).setdefault(ctx.step, ctx.progress))
-        for model, scheduler in zip((prior, decoder), schedulers, strict=True):
-            for t in scheduler.timesteps[:-1]:
-                predict(model, inputs | {"timestep_ratio": t.expand(2)})
-    assert seen == {"prior_prior": {0: 0, 1: 0.5}, "decoder": {0: 0, 1: 0.25, 2: 0.5, 3: 0.75}}
-
-
-def test_a_part_that_is_no_denoiser_is_left_alone():
-    pipe = SimpleNamespace(unet=build("unet2d")[0], decoder=torch.nn.Linear(2, 2))
-    assert list(denoisers_of(pipe)[1]) == ["unet"]

@@ -93,3 +93,19 @@ def unet2d(t=500):
         norm_num_groups=8,
     )
     return model, {"sample": randn(2, 4, 16, 24), "timestep": torch.tensor(t)}
+
+
+@tiny("DreamLite")
+def dreamlite(t=500):
+    """Self-attention on the second level alone."""
+    model = diffusers.DreamLiteUNetModel(
+        sample_size=16,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DreamLiteCrossAttnNoSelfAttnDownBlock2D", "DreamLiteCrossAttnDownBlock2D"),
+        up_block_types=("DreamLiteCrossAttnUpBlock2D", "DreamLiteCrossAttnNoSelfAttnUpBlock2D"),
+        attention_head_dim=2,
+        cross_attention_dim=32,
+        norm_num_groups=8,
+    )
+    return model, {"sample": randn(2, 4, 16, 24), "timestep": torch.tensor(t), "encoder_hidden_states": randn(2, WORDS, 32)}
