@@ -10,8 +10,6 @@ from .image_unets import attentions
 
 OVER_TIME = "its tokens are the frames at one place, which would merge over time"
 VIDEO = ("UNetMotionModel", "UNet3DConditionModel", "UNetSpatioTemporalConditionModel")
-
-
 CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel", "UNetControlNetXSModel")
 
 
