@@ -1,12 +1,16 @@
 """What is special in single families of image transformers: refusals, and text that runs through the same modules."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from test_families import Recounted, relative
+from test_families import Pairs, Recounted, relative
 from tiny_families import H, W, build, predict
 from tiny_family import randn
 
-from mergekit_diff import merging
+from mergekit_diff import gate, merging
+from mergekit_diff.ledger import Place
+from mergekit_diff.sites import find_sites
 
 
 def test_captions_of_several_lengths_are_refused():
@@ -54,6 +58,15 @@ def test_linear_attention_takes_no_log_sizes_and_says_so(role, quiet):
         session.new_image()
         assert torch.equal(predict(model, inputs), base)
     assert all("left out: its attention does not call" in row["note"] for row in session.report().to_dicts())
+
+
+@pytest.mark.parametrize(("name", "saves"), [("pixart", True), ("sana", False)])
+def test_the_gate_knows_that_linear_attention_has_no_pairs_to_save(name, saves, tokens, monkeypatch):
+    monkeypatch.setattr(gate, "speed", lambda *_: SimpleNamespace(linear=0.0, attention=1.0, call=0.0, move=0.0))
+    site = find_sites(build(name)[0])[0]
+    plan = Pairs().plan(tokens(1, 96), None)
+    for role in ("self_attention", "key_value"):
+        assert (gate.estimate(Place(site, (role,), 0), tokens(1, 96), plan, 0.0).saves > 0) is saves
 
 
 def test_blocks_with_skip_connections_do_not_merge_as_a_whole():
