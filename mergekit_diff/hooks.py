@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 from .arguments import Arguments, Signature, check_arguments
 from .plan import Plan
 from .rows import representatives, selected, within
-from .scores import Scores, with_merged_keys, with_sizes
+from .scores import PlanOfRow, Scores, with_merged_keys, with_sizes
 from .sites import Layout, Site
 
 
@@ -51,8 +51,10 @@ class SiteHooks:
         self.plan: Plan | None = None
         self.key_value: Plan | None = None
         self._is_sized = False
+        self._batch = 1
         self._place = Layout(())
         self._whole: tuple[Tensor, Tensor] | None = None
+        self._done: tuple[str, ...] = ()  # roles whose submodule has run on the site's tokens
 
     def attach(self) -> list[RemovableHandle]:
         """Register the hooks; the handles remove them."""
@@ -66,6 +68,8 @@ class SiteHooks:
                     handles += self._attach_part(role, part)
         for attention in self.site.parts("self_attention") if self._changes_attention else ():
             handles += self._attach_scores(attention)
+        for attention in self.site.read_by if self._changes_attention and "block" in self.roles else ():
+            handles += self._attach_scores(attention, of_others=True)
         return handles
 
     @property
@@ -77,9 +81,10 @@ class SiteHooks:
         self, signature: Signature, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         arguments = signature.read(args, kwargs)
-        x: Tensor = arguments[signature.first]
+        x: Tensor = arguments[self.site.tokens or signature.first]
         self.plan, self.key_value = self.choose(x)
-        self._place, self._whole = self.layout(x), None
+        self._place, self._whole, self._done = self.layout(x), None, ()
+        self._batch = len(x)
         beside = self.site.joint or x.shape[1] > self._place.number
         self._is_sized = beside if self.proportional is None else self.proportional
         if self.plan is None or "block" not in self.roles:
@@ -106,7 +111,7 @@ class SiteHooks:
         signature = Signature(part)
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
-            plan = self.plan if role in self.roles else None
+            plan = self.plan if role in self.roles and role not in self._done else None
             keys = self._merged_keys() if role == "self_attention" and not self._at_scores(signature) else None
             if plan is None and keys is None:
                 return None
@@ -121,14 +126,16 @@ class SiteHooks:
                     reason = f"expected no '{self.site.key_value}', since key_value merges the block's own tokens"
                     raise ValueError(f"{self.site.name} {role}: {reason}")
                 changes[self.site.key_value] = within(x, self._place, keys.num_tokens, keys.merge)
-            if keys is not None and self._is_sized:
+            if keys is not None and self._is_sized and self.site.key_bias is not None:
                 changes[self.site.key_bias] = keys.sizes.log().expand(len(x), -1)[:, None].to(x.dtype)
             return signature.place(args, kwargs, changes)
 
         def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401
             plan, place = self.plan, self._place
-            if plan is None or role not in self.roles:
+            if plan is None or role not in self.roles or role in self._done:
                 return output
+            if role in self.site.first_run:
+                self._done += (role,)
             return _in_output(output, self.site.outputs, lambda y: within(y, place, plan.num_groups, plan.unmerge))
 
         return [part.register_forward_pre_hook(before, with_kwargs=True), part.register_forward_hook(after)]
@@ -141,7 +148,8 @@ class SiteHooks:
         if rows:
             index = representatives(self.plan, len(x), x.device)
             for each in rows:
-                changes[each.argument] = selected(arguments[each.argument], each, self._place, index)
+                value = changes.get(each.argument, arguments[each.argument])  # a mask has rows along two axes
+                changes[each.argument] = selected(value, each, self._place, index)
         return changes
 
     def _merged_keys(self) -> Plan | None:
@@ -154,10 +162,11 @@ class SiteHooks:
         """Whether an attention is changed inside ``scaled_dot_product_attention``, not by its arguments."""
         return self.site.key_value is None or (bool(self.proportional) and self.site.key_bias not in signature.names)
 
-    def _attach_scores(self, attention: nn.Module) -> list[RemovableHandle]:
+    def _attach_scores(self, attention: nn.Module, of_others: bool = False) -> list[RemovableHandle]:
         if not self._at_scores(Signature(attention)):
             return []
-        scores, handles = Scores(self._rescored), []
+        scores: Scores = Scores(lambda arguments: self._rescored(arguments, scores.calls - 1), of_others)
+        handles: list[RemovableHandle] = []
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
             if self.key_value is not None or (self._is_sized and self._merged_keys() is not None):
@@ -174,10 +183,12 @@ class SiteHooks:
         handles.append(attention.register_forward_hook(leave, always_call=True))
         return handles
 
-    def _rescored(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _rescored(self, arguments: dict[str, Any], call: int) -> dict[str, Any]:
         plan = self._merged_keys()
         if plan is None:
             return arguments
+        if len(arguments["key"]) < self._batch:  # attention is computed row by row
+            plan = PlanOfRow(plan, self._batch, call)
         if self.key_value is not None:
             arguments = with_merged_keys(arguments, plan, self._place, self.rotary)
         return with_sizes(arguments, plan, self._place) if self._is_sized else arguments

@@ -76,12 +76,14 @@ class Rows:
         axis: along which the rows lie; an axis that is shorter than the grid belongs to something else and is left alone.
         batched: whether axis 0 is the batch, so that every row of the batch can have a plan of its own.
         path: where the tensors are in a nested argument; all of them if empty.
+        dims: how many axes a tensor with rows has, where one without them may be as long; None for any.
     """
 
     argument: str
     axis: int
     batched: bool = False
     path: tuple[int, ...] = ()
+    dims: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,13 @@ class Site:
 
     Args:
         name: unique in the model, as in ``named_modules``.
-        block: the block; plans are made from its first argument, (B, L, C).
+        block: the block; plans are made from its tokens (B, L, C), its first argument or the one named ``tokens``.
         roles: for "self_attention", "cross_attention" and "feed_forward" the submodule whose (B, L, C) input is merged and
             whose output is unmerged, or several of them. "key_value" hooks those of "self_attention". "block" is the block
             itself, if it is ``x + f(x)``: then x + unmerge(f(m) - m) runs all of it on merged tokens m.
         frame: the module from whose arguments the layout is read; None for a line of N tokens.
         layout: reads it from the frame's arguments by name, the first one first.
+        tokens: the block's argument with the tokens, if not the first.
         reads: the names that ``layout`` needs.
         rows: arguments of the block or its submodules with a row for every token.
         outputs: where tokens are, if an attention returns several tensors.
@@ -105,11 +108,15 @@ class Site:
         key_value: the argument by which the self-attention takes tokens for its keys and values. None: keys and values merge
             inside ``scaled_dot_product_attention``, and log sizes are added there.
         key_value_maps: the submodules of an attention that make its keys and values.
-        key_bias: the argument by which the self-attention takes (B, 1, keys) numbers that are added to its scores.
+        key_bias: the argument by which the self-attention takes (B, 1, keys) numbers that are added to its scores; None where it
+            has no scores, such as linear attention.
         joint: whether other tokens, such as text, take part in the self-attention.
+        read_by: attentions of the block in which other tokens attend to the site's: with "block", their keys have log sizes where
+            those of the self-attention have.
         rotary: whether it rotates queries and keys by their position.
         passes: arguments that are passed on unchanged, since they belong to other tokens than the site's.
         refuses: arguments that would be wrong on merged tokens, whatever their shape.
+        first_run: roles whose submodule runs twice in a block, first on the site's tokens and then on others, which pass.
         without: reasons why this block does not offer a role.
         normalize: makes the input of the block's first attention from the block's, (B, N, C) to (B, N, C), where a norm of the
             tokens alone is between them; None where something else is, such as a norm that also reads the timestep.
@@ -128,6 +135,7 @@ class Site:
     roles: Mapping[str, nn.Module | tuple[nn.Module, ...]]
     frame: nn.Module | None = None
     layout: Callable[[Mapping[str, Any]], Layout] = spatial
+    tokens: str | None = None
     reads: tuple[str, ...] = ()
     rows: tuple[Rows, ...] = ()
     outputs: tuple[int, ...] = (0,)
@@ -136,11 +144,13 @@ class Site:
     level: int = 0
     key_value: str | None = "encoder_hidden_states"
     key_value_maps: frozenset[str] = frozenset({"to_k", "to_v"})
-    key_bias: str = "attention_mask"
+    key_bias: str | None = "attention_mask"
     joint: bool = False
+    read_by: tuple[nn.Module, ...] = ()
     rotary: bool = False
     passes: frozenset[str] = frozenset({"encoder_hidden_states"})
     refuses: frozenset[str] = frozenset()
+    first_run: frozenset[str] = frozenset()
     without: Mapping[str, str] = field(default_factory=dict)
     normalize: Callable[[Tensor], Tensor] | None = None
 
