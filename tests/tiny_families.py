@@ -1,7 +1,10 @@
 """Every tiny random model beyond the plain U-Net."""
 
+import tiny_audio as tiny_audio
 import tiny_image as tiny_image
 import tiny_video as tiny_video
+import tiny_video_joint as tiny_video_joint
+import tiny_video_other as tiny_video_other
 from tiny_family import FAMILIES, FRAMES, build, predict, strengthened
 from tiny_family import H as H
 from tiny_family import W as W
@@ -9,5 +12,5 @@ from tiny_family import W as W
 __all__ = ["FAMILIES", "FRAMES", "JOINT", "TRANSFORMERS", "VIDEO_UNETS", "H", "W", "build", "predict", "strengthened"]
 
 TRANSFORMERS = [name for name, tiny in FAMILIES.items() if tiny.grid is not None]
-VIDEO_UNETS = [name for name, tiny in FAMILIES.items() if tiny.grid is None]
+VIDEO_UNETS = [name for name, tiny in FAMILIES.items() if tiny.title.startswith("AnimateDiff")]
 JOINT = [name for name, tiny in FAMILIES.items() if tiny.joint]
