@@ -32,8 +32,8 @@ def noisy(grid: tuple[int, ...], timestep: Tensor, *, in_front: bool = False) ->
     """
     frames, height, width = grid
     size = height * width
-    clean, times = [False] * frames, timestep.flatten(1) if timestep.dim() > 1 else timestep[:, None]
-    if times.shape[1] == frames or times.shape[1] >= frames * size:
+    clean, times = [False] * frames, timestep.flatten(1) if timestep.dim() > 1 else None
+    if times is not None and (times.shape[1] == frames or times.shape[1] >= frames * size):
         cleaner = (times < times.amax(1, keepdim=True)).any(0)
         cleaner = cleaner[: frames * size] if in_front else cleaner[-frames * size :]
         clean = cleaner.view(frames, -1).any(1).tolist()
