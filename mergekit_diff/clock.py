@@ -25,6 +25,7 @@ class Clock:
 
     def __init__(self, pipe: Any | None, time: str = "t") -> None:  # noqa: ANN401
         self._pipe, self._noise_at, self._name = pipe, TIMES[time], "scheduler"
+        self._as_scheduled = TIMES["t" if time == "1000-t" else time]
         self._schedule: Timesteps | None = None
         self._calls_per_step: int | None = None
         self._rows, self._most_rows = 0, 0  # of this call, and the most of its step
@@ -50,7 +51,7 @@ class Clock:
             self.start_image()
         self._rows, self._image_rows = rows, max(self._image_rows, rows)
         if self._last is None:
-            self._schedule = Timesteps.of(self._scheduler, self._noise_at(t))
+            self._schedule = Timesteps.of(self._scheduler, self._as_scheduled(t))
         elif not self._has_moved_on(t):
             self.call += 1
             self._most_rows = max(self._most_rows, rows)
@@ -107,4 +108,4 @@ class Clock:
         """Whether a call belongs to another step than the last one."""
         if self._schedule is None:
             return t != self._last
-        return self._schedule.move(self._noise_at(t), t != self._last)
+        return self._schedule.move(self._as_scheduled(t), t != self._last)

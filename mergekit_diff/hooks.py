@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 from .arguments import Arguments, Signature, check_arguments
 from .plan import Plan
 from .rows import representatives, selected, within
-from .scores import Scores, with_merged_keys, with_sizes
+from .scores import PlanOfRow, Scores, with_merged_keys, with_sizes
 from .sites import Layout, Site
 
 
@@ -51,6 +51,7 @@ class SiteHooks:
         self.plan: Plan | None = None
         self.key_value: Plan | None = None
         self._is_sized = False
+        self._batch = 1
         self._place = Layout(())
         self._whole: tuple[Tensor, Tensor] | None = None
         self._done: tuple[str, ...] = ()  # roles whose submodule has run on the site's tokens
@@ -67,6 +68,8 @@ class SiteHooks:
                     handles += self._attach_part(role, part)
         for attention in self.site.parts("self_attention") if self._changes_attention else ():
             handles += self._attach_scores(attention)
+        for attention in self.site.read_by if self._changes_attention and "block" in self.roles else ():
+            handles += self._attach_scores(attention, of_others=True)
         return handles
 
     @property
@@ -78,9 +81,10 @@ class SiteHooks:
         self, signature: Signature, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         arguments = signature.read(args, kwargs)
-        x = self.site.tokens(arguments[signature.first])
+        x = self.site.tokens(arguments[self.site.argument or signature.first])
         self.plan, self.key_value = self.choose(x)
         self._place, self._whole, self._done = self.layout(x), None, ()
+        self._batch = len(x)
         beside = self.site.joint or x.shape[1] > self._place.number
         self._is_sized = beside if self.proportional is None else self.proportional
         if self.plan is None or "block" not in self.roles:
@@ -158,10 +162,12 @@ class SiteHooks:
         """Whether an attention is changed inside ``scaled_dot_product_attention``, not by its arguments."""
         return self.site.key_value is None or (bool(self.proportional) and self.site.key_bias not in signature.names)
 
-    def _attach_scores(self, attention: nn.Module) -> list[RemovableHandle]:
+    def _attach_scores(self, attention: nn.Module, of_others: bool = False) -> list[RemovableHandle]:
         if not self._at_scores(Signature(attention)):
             return []
-        scores, handles = Scores(self._rescored, self.site.more_keys), []
+        more_keys = self.site.more_keys
+        scores: Scores = Scores(lambda arguments: self._rescored(arguments, scores.calls - 1), more_keys, of_others)
+        handles: list[RemovableHandle] = []
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
             if self.key_value is not None or (self._is_sized and self._merged_keys() is not None):
@@ -178,10 +184,12 @@ class SiteHooks:
         handles.append(attention.register_forward_hook(leave, always_call=True))
         return handles
 
-    def _rescored(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _rescored(self, arguments: dict[str, Any], call: int) -> dict[str, Any]:
         plan = self._merged_keys()
         if plan is None:
             return arguments
+        if len(arguments["key"]) < self._batch:  # attention is computed row by row
+            plan = PlanOfRow(plan, self._batch, call)
         if self.key_value is not None:
             arguments = with_merged_keys(arguments, plan, self._place, self.rotary)
         return with_sizes(arguments, plan, self._place) if self._is_sized else arguments

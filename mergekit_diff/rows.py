@@ -1,6 +1,7 @@
 """Acting on the grid's tokens alone, inside a longer sequence, and on the arguments that have a row for each of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -57,12 +58,12 @@ def selected(value: Any, rows: Rows, layout: Layout, index: Tensor) -> Any:  # n
     if value is None:
         return None
     place, *rest = rows.path
-    inner = Rows(rows.argument, rows.axis, rows.batched, tuple(rest))
+    inner = replace(rows, path=tuple(rest))
     return type(value)(selected(each, inner, layout, index) if i == place else each for i, each in enumerate(value))
 
 
 def _kept(value: Tensor, rows: Rows, layout: Layout, index: Tensor) -> Tensor:
-    if value.dim() <= rows.axis or value.shape[rows.axis] < layout.number:
+    if rows.dims not in (None, value.dim()) or value.dim() <= rows.axis or value.shape[rows.axis] < layout.number:
         return value
     kept = positions(layout, index, value.shape[rows.axis])
     if not rows.batched:

@@ -5,6 +5,7 @@ is given. Only the call is changed; the attention's own ``forward`` stays as it 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -29,11 +30,13 @@ class Scores(TorchFunctionMode):
         change: makes the arguments of ``scaled_dot_product_attention`` from those that were passed, by name. Calls in which
             there are more or fewer keys than queries are not self-attention and pass.
         more_keys: whether there may be more keys than queries.
+        of_others: whether it is the attention of other tokens to those of the grid, so that all calls are changed.
     """
 
-    def __init__(self, change: Change, more_keys: bool = False) -> None:
+    def __init__(self, change: Change, more_keys: bool = False, of_others: bool = False) -> None:
         super().__init__()
-        self.change, self.more_keys, self.calls, self.entered = change, more_keys, 0, False
+        self.change, self.more_keys, self.of_others = change, more_keys, of_others
+        self.calls, self.entered = 0, False
 
     def enter(self) -> None:
         """Change the calls from now on."""
@@ -62,10 +65,55 @@ class Scores(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         arguments = dict(zip(NAMES, args, strict=False)) | dict(kwargs or {})
         further = arguments["key"].shape[-2] - arguments["query"].shape[-2]
-        if further == 0 or (self.more_keys and further > 0):
+        if self.of_others or further == 0 or (self.more_keys and further > 0):
             self.calls += 1
             arguments = self.change(arguments)
         return func(**arguments)
+
+
+@dataclass(frozen=True)
+class PlanOfRow:
+    """A plan for one row of a batch, where an attention is computed row by row.
+
+    Args:
+        plan: for all rows.
+        batch: how many they are.
+        row: which one.
+    """
+
+    plan: Plan
+    batch: int
+    row: int
+
+    @property
+    def num_tokens(self) -> int:
+        """N."""
+        return self.plan.num_tokens
+
+    @property
+    def num_groups(self) -> int:
+        """M."""
+        return self.plan.num_groups
+
+    def merge(self, x: Tensor, /) -> Tensor:
+        """(1, N, C) tokens to (1, M, C)."""
+        return self._of_row(self.plan.merge, x)
+
+    def unmerge(self, y: Tensor, /) -> Tensor:
+        """(1, M, C) tokens back to (1, N, C)."""
+        return self._of_row(self.plan.unmerge, y)
+
+    def select(self, x: Tensor, /) -> Tensor:
+        """The rows of the representatives: (1, N, C) to (1, M, C)."""
+        return self._of_row(self.plan.select, x)
+
+    @property
+    def sizes(self) -> Tensor:
+        """(1, M) number of tokens in every group."""
+        return self.plan.sizes.expand(self.batch, -1)[self.row, None]
+
+    def _of_row(self, change: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return change(x.expand(self.batch, -1, -1))[self.row, None]
 
 
 def with_sizes(arguments: dict[str, Any], plan: Plan, layout: Layout) -> dict[str, Any]:

@@ -70,6 +70,13 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def valid_words(number: int = 4) -> torch.Tensor:
+    """(2, T) which words of a text are valid: all of the first row's, so many of the second's."""
+    mask = torch.ones(2, WORDS, dtype=torch.bool)
+    mask[1, number:] = False
+    return mask
+
+
 def build(name: str, **changes):
     """A model of a family with random weights, and the arguments of a call."""
     with torch.random.fork_rng():
@@ -80,6 +87,6 @@ def build(name: str, **changes):
 
 @torch.no_grad()
 def predict(model: nn.Module, inputs) -> torch.Tensor:
-    """The output of a call, of all rows; of a ControlNet, those of all its blocks."""
+    """The output of a call; several, such as those of rows, of sound beside a video or of a ControlNet's blocks, as one line."""
     samples = [sample for sample in tree_leaves(model(**inputs, return_dict=False)) if isinstance(sample, torch.Tensor)]
-    return samples[0] if len(samples) == 1 else torch.cat([sample.flatten(1) for sample in samples], 1)
+    return samples[0] if len(samples) == 1 else torch.cat([sample.flatten() for sample in samples])

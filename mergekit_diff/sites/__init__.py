@@ -21,8 +21,10 @@ TIMES: dict[str, Callable[[float], float]] = {
     "t": lambda t: t,
     "t/1000": lambda t: 1000 * t,
     "1-t/1000": lambda t: 1000 * (1 - t),
+    "1000-t": lambda t: 1000 - t,
 }
-"""What a model is called with, by what it is of t, the timestep from 1000 (noise) to 0 (image); and how t is found again."""
+"""What a model is called with, by what it is of t, the timestep from 1000 (noise) to 0 (image); and how t is found again.
+With "1000-t" the scheduler counts up too."""
 GUIDANCE = ("uncond-cond", "cond-uncond", "calls")
 """How a model gets the halves of guidance: as rows of one batch in either order, or in two calls, the conditional one first."""
 

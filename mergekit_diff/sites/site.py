@@ -81,12 +81,14 @@ class Rows:
         axis: along which the rows lie; an axis that is shorter than the grid belongs to something else and is left alone.
         batched: whether axis 0 is the batch, so that every row of the batch can have a plan of its own.
         path: where the tensors are in a nested argument; all of them if empty.
+        dims: how many axes a tensor with rows has, where one without them may be as long; None for any.
     """
 
     argument: str
     axis: int
     batched: bool = False
     path: tuple[int, ...] = ()
+    dims: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,17 @@ class Site:
 
     Args:
         name: unique in the model, as in ``named_modules``.
-        block: the block; plans are made from its first argument, (B, L, C), or what ``tokens`` makes of it.
+        block: the block; plans are made from its tokens (B, L, C): its first argument or the one named ``argument``, or what
+            ``tokens`` makes of it.
         roles: for "self_attention", "cross_attention" and "feed_forward" the submodule whose (B, L, C) input is merged and
             whose output is unmerged, or several of them. "key_value" hooks those of "self_attention". "block" is the block
             itself, if it is ``x + f(x)``: then x + unmerge(f(m) - m) runs all of it on merged tokens m.
         frame: the module from whose arguments the layout is read; None for a line of N tokens.
         layout: reads it from the frame's arguments by name, the first one first.
+        argument: the block's argument with the tokens, if not the first.
         reads: the names that ``layout`` needs.
         rows: arguments of the block or its submodules with a row for every token.
-        tokens: makes (B, L, C) tokens of the block's first argument, where that is something else, such as an image (B, C, h, w);
+        tokens: makes (B, L, C) tokens of the block's argument, where that is something else, such as an image (B, C, h, w);
             such a block cannot offer "block".
         outputs: where tokens are, if an attention returns several tensors.
         output: where they are, if the block does.
@@ -116,6 +120,8 @@ class Site:
         key_bias: the argument by which the self-attention takes (B, 1, keys) numbers that are added to its scores; None where it
             has no scores, such as linear attention.
         joint: whether other tokens, such as text, take part in the self-attention.
+        read_by: attentions of the block in which other tokens attend to the site's: with "block", their keys have log sizes where
+            those of the self-attention have.
         rotary: whether it rotates queries and keys by their position.
         passes: arguments that are passed on unchanged, since they belong to other tokens than the site's.
         refuses: arguments that would be wrong on merged tokens, whatever their shape.
@@ -138,6 +144,7 @@ class Site:
     roles: Mapping[str, nn.Module | tuple[nn.Module, ...]]
     frame: nn.Module | None = None
     layout: Callable[[Mapping[str, Any]], Layout] = spatial
+    argument: str | None = None
     reads: tuple[str, ...] = ()
     rows: tuple[Rows, ...] = ()
     tokens: Callable[[Tensor], Tensor] = as_they_are
@@ -150,6 +157,7 @@ class Site:
     key_value_maps: frozenset[str] = frozenset({"to_k", "to_v"})
     key_bias: str | None = "attention_mask"
     joint: bool = False
+    read_by: tuple[nn.Module, ...] = ()
     rotary: bool = False
     passes: frozenset[str] = frozenset({"encoder_hidden_states"})
     refuses: frozenset[str] = frozenset()

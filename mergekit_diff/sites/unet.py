@@ -9,11 +9,17 @@ from . import ROLES, Site, parts, register_family
 from .image_unets import attentions
 
 OVER_TIME = "its tokens are the frames at one place, which would merge over time"
-VIDEO = ("UNetMotionModel", "UNet3DConditionModel", "UNetSpatioTemporalConditionModel")
+VIDEO = (
+    "UNetMotionModel",
+    "UNet3DConditionModel",
+    "UNetSpatioTemporalConditionModel",
+    "I2VGenXLUNet",
+    "SparseControlNetModel",
+)
 CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel", "UNetControlNetXSModel")
 
 
-@register_family("UNet2DConditionModel", "UNet2DModel", *CONTROLNETS, *VIDEO)
+@register_family("UNet2DConditionModel", "UNet2DModel", "AudioLDM2UNet2DConditionModel", *CONTROLNETS, *VIDEO)
 def sites(model: nn.Module) -> Iterable[Site]:
     """The transformer blocks in the order in which they run; a level is a resolution that has at least one."""
     blocks = [
