@@ -79,13 +79,17 @@ class CacheHooks:
         arguments = signature.read(args, kwargs)
         layers = getattr(_cache_in(arguments, self.cached), "layers", ())
         layer = layers[self.cached.index] if self.cached.index < len(layers) else None
-        if not isinstance(layer, MergedKeys):
+        if isinstance(layer, MergedKeys):
+            self._check_backend()
+            layer.sized, layer.expected = self.proportional, True
+        elif type(layer).__name__ not in self.cached.layers:
             return None
-        layer.sized, layer.expected = self.proportional, True
-        self._check_backend()
-        x: Tensor = arguments[signature.first]
-        mask = mask_for(layer, arguments.get(self.site.key_bias), x.shape[1])
-        return signature.place(args, kwargs, {self.site.key_bias: mask})
+        if not layer.get_seq_length():
+            return None
+        x, name = arguments[signature.first], self.site.key_bias
+        old = arguments.get(name)
+        new = mask_for(layer, old, x.shape[1])
+        return None if new is old else signature.place(args, kwargs, {name: new})
 
     def _after_attention(
         self,

@@ -41,12 +41,12 @@ class MergedKeys:
     hidden: int
     sized: bool
     expected: bool
+    is_croppable = False
 
     @property
     def _plain(self) -> Any:  # noqa: ANN401
+        """The layer's own class."""
         return super()
-
-    is_croppable = False
 
     def get_seq_length(self) -> int:
         """The number of tokens of the text so far."""
@@ -66,7 +66,8 @@ class MergedKeys:
         if self.sized and not self.expected:
             raise RuntimeError("expected a session of `merging`, since keys of this cache merged in one; got a call outside")
         self.expected = False
-        self.sizes = torch.cat([self.sizes, self.sizes.new_ones(key_states.shape[0], key_states.shape[-2])], 1)
+        new = self.sizes.new_ones(key_states.shape[0], key_states.shape[-2])
+        self.sizes = torch.cat([self.sizes, new], 1) if self.sizes.numel() else new
         return self._plain.update(key_states, value_states, *args, **kwargs)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -87,7 +88,7 @@ class MergedKeys:
     def reset(self) -> None:
         """Forget the text."""
         self._plain.reset()
-        self.sizes, self.hidden = self.sizes[:, :0], 0
+        self.sizes, self.hidden = self.sizes[:, : self._plain.get_seq_length()], 0
 
     def crop(self, tokens_to_remove: int) -> None:
         """Tokens cannot be taken back.
@@ -97,7 +98,7 @@ class MergedKeys:
         """
         if tokens_to_remove:
             raise ValueError(
-                "expected a decoding that takes no token back, got one that crops the cache, as assisted and prompt-lookup decoding"
+                "expected a decoding that takes no token back, got one that crops the cache, such as assisted decoding"
             )
 
 
@@ -127,11 +128,11 @@ def merged_newest(layer: Any, plan: Plan, place: Layout, number: int, rotary: st
     return merged
 
 
-def mask_for(layer: MergedKeys, mask: Any, number: int) -> Any:  # noqa: ANN401
-    """The mask of an attention over merged keys and ``number`` new tokens.
+def mask_for(layer: Any, mask: Any, number: int) -> Any:  # noqa: ANN401
+    """The mask of an attention over the keys of a layer, merged or not, and ``number`` new tokens.
 
-    A model makes one mask for all layers, whose numbers of keys may differ. No old key is masked, so that of the mask only the
-    columns of the new tokens are used.
+    A model makes one mask for all layers, whose numbers of keys differ where not all merge alike. No old key is masked, so that only
+    the mask's columns of the new tokens are used.
 
     Args:
         layer: before the new keys are appended.
@@ -142,15 +143,15 @@ def mask_for(layer: MergedKeys, mask: Any, number: int) -> Any:  # noqa: ANN401
         (B, heads or 1, number, K + number) numbers to add to the scores, the logarithms of sizes among them; ``mask`` itself
         where it fits and sizes do not count.
     """
-    keys = layer.keys
-    fits = not isinstance(mask, Tensor) or mask.shape[-1] == keys.shape[-2] + number
-    if not layer.sized and fits:
+    keys: Tensor = layer.keys
+    sized = isinstance(layer, MergedKeys) and layer.sized
+    if not sized and (not isinstance(mask, Tensor) or mask.shape[-1] == keys.shape[-2] + number):
         return mask
     new = torch.ones(1, 1, number, number, dtype=torch.bool, device=keys.device).tril() if mask is None else mask[..., -number:]
     if new.dtype == torch.bool:
         new = torch.zeros(new.shape, dtype=keys.dtype, device=keys.device).masked_fill(~new, -torch.inf)
-    old = layer.sizes.log() if layer.sized else torch.zeros_like(layer.sizes)
-    old = old[:, None, None].to(new.dtype).expand(-1, new.shape[1], number, -1)
+    old = layer.sizes.log().to(new.dtype) if sized else new.new_zeros(len(keys), keys.shape[-2])
+    old = old[:, None, None].expand(-1, new.shape[1], number, -1)
     return torch.cat([old, new.expand(len(old), -1, -1, -1)], -1)
 
 
@@ -192,12 +193,13 @@ def check_options(options: Options, *, causal: bool) -> None:
 
 
 @cache
-def _merged_class(kind: Any) -> type[MergedKeys]:  # noqa: ANN401
+def _merged_class(kind: Any) -> Any:  # noqa: ANN401
     return new_class(f"Merged{kind.__name__}", (MergedKeys, kind))
 
 
 def _as_merged(layer: Any) -> MergedKeys:  # noqa: ANN401
-    merged = object.__new__(_merged_class(type(layer)))
+    """A layer with the same content, which merges from now on."""
+    merged: MergedKeys = object.__new__(_merged_class(type(layer)))
     vars(merged).update(vars(layer))
     merged.sizes = torch.ones(len(layer.keys), layer.keys.shape[-2], device=layer.keys.device)
     merged.hidden, merged.sized, merged.expected = 0, False, False
