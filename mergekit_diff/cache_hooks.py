@@ -77,15 +77,12 @@ class CacheHooks:
         self, signature: Signature, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         arguments = signature.read(args, kwargs)
-        layers = getattr(_cache_in(arguments, self.cached), "layers", ())
-        layer = layers[self.cached.index] if self.cached.index < len(layers) else None
+        layer = _layer_in(arguments, self.cached)
+        if layer is None:
+            return None
         if isinstance(layer, MergedKeys):
             self._check_backend()
             layer.sized, layer.expected = self.proportional, True
-        elif type(layer).__name__ not in self.cached.layers:
-            return None
-        if not layer.get_seq_length():
-            return None
         x, name = arguments[signature.first], self.site.key_bias
         old = arguments.get(name)
         new = mask_for(layer, old, x.shape[1])
@@ -119,3 +116,11 @@ class CacheHooks:
 def _cache_in(arguments: dict[str, Any], cached: Cached) -> Any | None:  # noqa: ANN401
     """The cache among a call's arguments, under whichever of its names."""
     return next((arguments[name] for name in cached.arguments if arguments.get(name) is not None), None)
+
+
+def _layer_in(arguments: dict[str, Any], cached: Cached) -> Any | None:  # noqa: ANN401
+    """A block's own layer of that cache, if it is of a class that merges and holds keys."""
+    layers = getattr(_cache_in(arguments, cached), "layers", ())
+    layer: Any = layers[cached.index] if cached.index < len(layers) else None
+    merges = isinstance(layer, MergedKeys) or type(layer).__name__ in cached.layers
+    return layer if merges and layer.get_seq_length() else None

@@ -88,7 +88,8 @@ class MergedKeys:
     def reset(self) -> None:
         """Forget the text."""
         self._plain.reset()
-        self.sizes, self.hidden = self.sizes[:, : self._plain.get_seq_length()], 0
+        self.hidden, self.sized = 0, False
+        self.sizes = self.sizes[:, : self._plain.get_seq_length()]
 
     def crop(self, tokens_to_remove: int) -> None:
         """Tokens cannot be taken back.
@@ -131,8 +132,8 @@ def merged_newest(layer: Any, plan: Plan, place: Layout, number: int, rotary: st
 def mask_for(layer: Any, mask: Any, number: int) -> Any:  # noqa: ANN401
     """The mask of an attention over the keys of a layer, merged or not, and ``number`` new tokens.
 
-    A model makes one mask for all layers, whose numbers of keys differ where not all merge alike. No old key is masked, so that only
-    the mask's columns of the new tokens are used.
+    A model makes one mask for all layers, whose numbers of keys differ where not all merge alike. No old key is masked, so that
+    only the mask's columns of the new tokens are used.
 
     Args:
         layer: before the new keys are appended.
