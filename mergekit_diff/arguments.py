@@ -70,6 +70,10 @@ def check_site(site: Site, roles: Iterable[str]) -> None:
             _expect(name, set(Signature(site.frame).names), type(site.frame).__name__, site)
     if "key_value" in roles and site.offers("key_value") and site.key_value is not None:
         _expect(site.key_value, set(attention), "the self-attention", site)
+    if site.cache is not None:
+        for names, where in ((Signature(site.block).names, "the block"), (attention, "the self-attention")):
+            if set(names).isdisjoint(site.cache.arguments):
+                _expect(site.cache.arguments[0], set(names), where, site)
 
 
 def _names(part: nn.Module) -> Iterable[str]:

@@ -122,6 +122,22 @@ def with_sizes(arguments: dict[str, Any], plan: Plan, layout: Layout) -> dict[st
     return arguments | {"attn_mask": _biased(arguments.get("attn_mask"), key, plan, layout)}
 
 
+def ways(plan: Plan, rotary: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """How rotated keys merge, and how values do: each (B, N, C) to (B, M, C).
+
+    Args:
+        plan: which tokens merge.
+        rotary: "values": the representative's key and the mean value; "pick": its key and value; "mean": the mean of both;
+            "before": the same as "pick", for keys and values whose projections are merged already.
+    """
+    return {
+        "values": (plan.select, plan.merge),
+        "pick": (plan.select, plan.select),
+        "mean": (plan.merge, plan.merge),
+        "before": (plan.select, plan.select),
+    }[rotary]
+
+
 def with_merged_keys(arguments: dict[str, Any], plan: Plan, layout: Layout, rotary: str) -> dict[str, Any]:
     """Merge the keys and values (B, heads, L, C) of the grid's tokens.
 
@@ -129,26 +145,20 @@ def with_merged_keys(arguments: dict[str, Any], plan: Plan, layout: Layout, rota
         arguments: those of ``scaled_dot_product_attention`` by name.
         plan: which tokens merge.
         layout: where they are.
-        rotary: "values": the representative's key and the mean value; "pick": its key and value; "mean": the mean of both;
-            "before": the same as "pick", for keys and values whose projections are merged already.
+        rotary: as in :func:`ways`.
     """
-    keys, values = {
-        "values": (plan.select, plan.merge),
-        "pick": (plan.select, plan.select),
-        "mean": (plan.merge, plan.merge),
-        "before": (plan.select, plan.select),
-    }[rotary]
-    key = _reduced(arguments["key"], layout, plan.num_tokens, keys)
+    keys, values = ways(plan, rotary)
+    key = reduced(arguments["key"], layout, plan.num_tokens, keys)
     mask = arguments.get("attn_mask")
     if mask is not None and mask.shape[-1] > 1:
         index = positions(layout, representatives(plan, len(key), key.device), mask.shape[-1])
         mask = mask.expand(len(key), *mask.shape[1:])
         mask = mask.gather(-1, index[:, None, None].expand(*mask.shape[:-1], -1))
-    value = _reduced(arguments["value"], layout, plan.num_tokens, values)
+    value = reduced(arguments["value"], layout, plan.num_tokens, values)
     return arguments | {"key": key, "value": value, "attn_mask": mask}
 
 
-def _reduced(x: Tensor, layout: Layout, number: int, change: Callable[[Tensor], Tensor]) -> Tensor:
+def reduced(x: Tensor, layout: Layout, number: int, change: Callable[[Tensor], Tensor]) -> Tensor:
     """A change of (B, N, C) tokens, on (B, heads, L, C)."""
     heads = x.shape[1]
     return within(x.transpose(1, 2).flatten(2), layout, number, change).unflatten(2, (heads, -1)).transpose(1, 2)

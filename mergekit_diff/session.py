@@ -8,6 +8,8 @@ from weakref import WeakSet
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .cache_hooks import CacheHooks
+from .caches import WHOLE, check_options
 from .choosing import Chooser, Observer
 from .clock import Clock
 from .compiling import Compiled, inputs_of
@@ -66,6 +68,8 @@ class MergeSession:
         self._ledger.note_left_out({site.name for site in sites}, self.options.levels)
         self._ledger.note_replaced(tuple(self.options.roles or ()))
         self._layouts = Layouts(sites)
+        self._is_causal = any(site.cache is not None for site in sites)
+        check_options(options, causal=self._is_causal)
         self._chooser = Chooser(planner, self._clock, self._layouts, self._ledger, self._gate, guidance)
         self._handles: list[RemovableHandle] = []
         self._compiled: dict[nn.Module, Compiled] = {}
@@ -126,8 +130,10 @@ class MergeSession:
             **options: of ``torch.compile``; by default ``fullgraph=True`` and ``dynamic=False``.
 
         Raises:
-            RuntimeError: the session is already compiled.
+            RuntimeError: the session is already compiled, or the model is causal: its keys merge between calls.
         """
+        if self._is_causal:
+            raise RuntimeError(f"expected a denoiser to compile, got {type(self.model).__name__}, whose keys merge in a cache")
         if self._compiled:
             raise RuntimeError("this session is compiled already")
         for denoiser in self._denoisers:
@@ -198,11 +204,21 @@ class MergeSession:
         self._handles.append(denoiser.model.register_forward_pre_hook(on_call, with_kwargs=True))
         self._handles.append(denoiser.model.register_forward_hook(on_return, always_call=True))
 
-    def _hooks(self, site: Site, depth: int) -> SiteHooks:
+    def _hooks(self, site: Site, depth: int) -> SiteHooks | CacheHooks:
+        choose = self._chooser.for_site(site, self._roles, depth)
+        if site.cache is not None:
+            return CacheHooks(
+                site,
+                choose,
+                proportional=self.options.proportional is not False,
+                rotary=self.options.rotary or "values",
+                whole=self.options.whole or WHOLE,
+                note=lambda reason: self._ledger.note(site.name, reason),
+            )
         return SiteHooks(
             site,
             self._roles,
-            self._chooser.for_site(site, self._roles, depth),
+            choose,
             lambda x: self._layouts.of(site, x),
             proportional=self.options.proportional,
             rotary=self.options.rotary or "values",

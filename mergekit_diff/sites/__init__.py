@@ -9,6 +9,7 @@ from torch import nn
 from ..plugins import load_plugins
 from ..registry import one_of
 from .site import ROLES as ROLES
+from .site import Cached as Cached
 from .site import Layout as Layout
 from .site import Rows as Rows
 from .site import Site

@@ -92,6 +92,25 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Cached:
+    """Where a causal model's attention leaves its keys and values for later calls; there they merge, after it ran.
+
+    Args:
+        arguments: names by which the block and its attention may take the cache.
+        index: of the block's own among ``cache.layers``.
+        layers: classes of layers that can merge: they hold (B, heads, tokens, D) ``keys`` and ``values``, and grow.
+        backend: says how the attention is computed now.
+        backends: those that add a mask of numbers to the scores, as log sizes need it.
+    """
+
+    arguments: tuple[str, ...]
+    index: int
+    layers: frozenset[str] = frozenset({"DynamicLayer"})
+    backend: Callable[[], str] = lambda: "sdpa"
+    backends: tuple[str, ...] = ("sdpa", "eager")
+
+
+@dataclass(frozen=True)
 class Site:
     """A transformer block whose tokens can be merged.
 
@@ -129,6 +148,7 @@ class Site:
         without: reasons why this block does not offer a role.
         normalize: makes the input of the block's first attention from the block's, (B, N, C) to (B, N, C), where a norm of the
             tokens alone is between them; None where something else is, such as a norm that also reads the timestep.
+        cache: of a causal model, the cache in which keys and values merge; "key_value" is then the only role.
 
     Raises:
         ValueError: an unknown role.
@@ -164,6 +184,7 @@ class Site:
     first_run: frozenset[str] = frozenset()
     without: Mapping[str, str] = field(default_factory=dict)
     normalize: Callable[[Tensor], Tensor] | None = None
+    cache: Cached | None = None
 
     def __post_init__(self) -> None:
         for role in (*self.roles, *self.without):
