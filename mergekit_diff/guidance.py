@@ -26,13 +26,17 @@ class Guidance:
         return self.form == "calls" and self._is_shared
 
     def rows(self, batch: int) -> tuple[int, int]:
-        """The number of halves in a batch, 2 if they share a plan or else 1, and the index of the one that decides.
+        """The number of parts of a batch that share a plan, and the index of the one that decides.
+
+        They are the two halves, or three where perturbed attention guidance appends the conditional rows once more.
 
         Raises:
             ValueError: the user asked for it, and the number of rows is odd.
         """
         if self.form == "calls" or not self._is_shared:
             return 1, 0
+        if getattr(self.pipe, "do_perturbed_attention_guidance", False):
+            return (3, 1) if self.pipe.do_classifier_free_guidance else (2, 0)
         if batch % 2 and self.asked:
             raise ValueError(f"share='cfg': expected rows [uncond, cond], so an even batch; got {batch}")
         return (1, 0) if batch % 2 else (2, int(self.form == "uncond-cond"))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .arguments import Arguments, Signature, check_arguments
+from .beside import caches, check_caches, check_processor
 from .plan import Plan
 from .rows import representatives, selected, within
 from .scores import Scores, with_merged_keys, with_sizes
@@ -53,6 +54,14 @@ class SiteHooks:
         self._is_sized = False
         self._place = Layout(())
         self._whole: tuple[Tensor, Tensor] | None = None
+
+    def check(self) -> None:
+        """Refuse caches of diffusers that would keep merged tokens.
+
+        Raises:
+            ValueError: there is one.
+        """
+        check_caches(self.site, self.roles)
 
     def attach(self) -> list[RemovableHandle]:
         """Register the hooks; the handles remove them."""
@@ -116,6 +125,8 @@ class SiteHooks:
             changes: dict[str, Any] = {}
             if plan is not None:
                 changes = self._followed(arguments, x, within(x, self._place, plan.num_tokens, plan.merge))
+            if keys is not None:
+                check_processor(self.site, module)
             if keys is not None and keys is self.key_value and self.site.key_value is not None:
                 if arguments.get(self.site.key_value) is not None:
                     reason = f"expected no '{self.site.key_value}', since key_value merges the block's own tokens"
@@ -161,10 +172,11 @@ class SiteHooks:
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
             if self.key_value is not None or (self._is_sized and self._merged_keys() is not None):
+                check_processor(self.site, module)
                 scores.enter()
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-            if not scores.leave() and output is not None:
+            if not scores.leave() and output is not None and not caches(module):
                 self.bypassed()
 
         if "key_value" in self.roles and self.rotary == "before":

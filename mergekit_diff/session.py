@@ -1,6 +1,7 @@
 """The hooks in a model, and all state while its tokens merge."""
 
 import warnings
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -65,9 +66,10 @@ class MergeSession:
         self._ledger = Ledger(strategy, found, self._roles)
         self._ledger.note_left_out({site.name for site in sites}, self.options.levels)
         self._ledger.note_replaced(tuple(self.options.roles or ()))
-        self._layouts = Layouts(sites)
+        self._layouts = Layouts(sites, "block" in self._roles)
         self._chooser = Chooser(planner, self._clock, self._layouts, self._ledger, self._gate, guidance)
         self._handles: list[RemovableHandle] = []
+        self._checks: list[Callable[[], None]] = []
         self._compiled: dict[nn.Module, Compiled] = {}
         try:
             self._attach(chosen)
@@ -172,7 +174,10 @@ class MergeSession:
         self._handles += self._layouts.attach([denoiser.model for denoiser in self._denoisers])
         for sites in chosen:
             for depth, site in enumerate(sites):
-                self._handles += self._hooks(site, depth).attach()
+                hooks = self._hooks(site, depth)
+                hooks.check()
+                self._checks.append(hooks.check)
+                self._handles += hooks.attach()
 
     def _attach_calls(self, denoiser: Denoiser) -> None:
         inputs: list[Any] = []  # of the call that runs
@@ -182,6 +187,9 @@ class MergeSession:
             if timestep is None:
                 self._clock.start_image()
             self._clock.tick(0.0 if timestep is None else timestep, denoiser.batch(args, kwargs))
+            if self._clock.step == 0 and self._clock.call == 0:
+                for check in self._checks:
+                    check()
             layouts = self._layouts.begin(module, args, kwargs)
             compiled = self._compiled.get(module)
             if compiled is not None:

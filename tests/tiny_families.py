@@ -2,6 +2,7 @@
 
 import tiny_image as tiny_image
 import tiny_video as tiny_video
+import tiny_vision as tiny_vision
 from tiny_family import FAMILIES, FRAMES, build, predict, strengthened
 from tiny_family import H as H
 from tiny_family import W as W

@@ -110,6 +110,7 @@ class Site:
         rotary: whether it rotates queries and keys by their position.
         passes: arguments that are passed on unchanged, since they belong to other tokens than the site's.
         refuses: arguments that would be wrong on merged tokens, whatever their shape.
+        whole_refuses: arguments of the frame that would be wrong if the whole block ran on merged tokens.
         without: reasons why this block does not offer a role.
         normalize: makes the input of the block's first attention from the block's, (B, N, C) to (B, N, C), where a norm of the
             tokens alone is between them; None where something else is, such as a norm that also reads the timestep.
@@ -141,6 +142,7 @@ class Site:
     rotary: bool = False
     passes: frozenset[str] = frozenset({"encoder_hidden_states"})
     refuses: frozenset[str] = frozenset()
+    whole_refuses: frozenset[str] = frozenset()
     without: Mapping[str, str] = field(default_factory=dict)
     normalize: Callable[[Tensor], Tensor] | None = None
 
