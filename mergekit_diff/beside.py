@@ -32,19 +32,22 @@ def check_caches(site: Site, roles: Iterable[str]) -> None:
                     raise ValueError(f"{site.name} {role}: {reason}")
 
 
-def check_processor(site: Site, attention: nn.Module) -> None:
+def check_processor(site: Site, attention: nn.Module, *, given: bool) -> None:
     """Refuse processors that would ignore merged keys or log sizes, or could not compute them.
+
+    Args:
+        site: where.
+        attention: whose keys are merged or counted by their sizes.
+        given: whether it is given merged tokens for its keys.
 
     Raises:
         ValueError: with what the attention has.
     """
     name = type(getattr(attention, "processor", None)).__name__
-    if name.startswith("PAG"):  # perturbed attention guidance takes the rows of a batch apart, and keys from them alone
-        raise ValueError(
-            f"{site.name}: expected a processor that takes keys from elsewhere, got {name}; merge without key_value and log sizes"
-        )
-    if site.key_value is not None and getattr(attention, "fused_projections", False):
-        raise ValueError(f"{site.name}: expected separate projections for key_value, got fused ones; unfuse_qkv_projections()")
+    if name.startswith("PAG"):  # perturbed attention guidance takes the batch apart, and keys from the tokens themselves
+        raise ValueError(f"{site.name}: {name} cannot use merged keys or log sizes; use other roles, and proportional=False")
+    if given and getattr(attention, "fused_projections", False):
+        raise ValueError(f"{site.name} key_value: expected separate projections, got fused ones; unfuse_qkv_projections()")
 
 
 def _keeps(hook: object) -> bool:

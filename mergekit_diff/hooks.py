@@ -125,9 +125,11 @@ class SiteHooks:
             changes: dict[str, Any] = {}
             if plan is not None:
                 changes = self._followed(arguments, x, within(x, self._place, plan.num_tokens, plan.merge))
-            if keys is not None:
-                check_processor(self.site, module)
-            if keys is not None and keys is self.key_value and self.site.key_value is not None:
+            given = keys is not None and keys is self.key_value and self.site.key_value is not None
+            if given or (keys is not None and self._is_sized):
+                check_processor(self.site, module, given=given)
+            if keys is not None and given:
+                assert self.site.key_value is not None
                 if arguments.get(self.site.key_value) is not None:
                     reason = f"expected no '{self.site.key_value}', since key_value merges the block's own tokens"
                     raise ValueError(f"{self.site.name} {role}: {reason}")
@@ -172,7 +174,7 @@ class SiteHooks:
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
             if self.key_value is not None or (self._is_sized and self._merged_keys() is not None):
-                check_processor(self.site, module)
+                check_processor(self.site, module, given=False)
                 scores.enter()
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401

@@ -88,9 +88,8 @@ def merged_alone(target, call, role, **options):
 
 
 @works_with("`session.compile()`", "yes")
-@pytest.mark.parametrize("name", ("unet", "flux"))
-def test_compiled_sessions_are_the_eager_ones(name):
-    model, inputs = model_of(name)
+def test_compiled_sessions_are_the_eager_ones():
+    model, inputs = model_of("flux")
     expected = merged_alone(model, lambda: predict(model, inputs), "self_attention", refresh=5)
     with merging(model, "retom", ratio=0.5, window=2, roles="self_attention", refresh=5) as session:
         session.compile(backend="aot_eager")
@@ -178,8 +177,15 @@ def test_a_gradient_is_what_finite_differences_say(name, role):
 
 
 @works_with("LoRA by peft", "yes: loaded, fused and unloaded; load it before merging begins")
-@pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("kind", (tiny_pipeline, tiny_flux_pipeline))
+@pytest.mark.parametrize(
+    ("kind", "role"),
+    [
+        (tiny_pipeline, "self_attention"),
+        (tiny_pipeline, "key_value"),
+        (tiny_flux_pipeline, "feed_forward"),
+        (tiny_flux_pipeline, "block"),
+    ],
+)
 def test_lora_is_loaded_fused_and_unloaded(kind, role):
     peft = pytest.importorskip("peft")
     pipe = kind()
@@ -340,9 +346,22 @@ def test_perturbed_rows_share_the_conditional_plan(guidance, parts, perturbed):
 @works_with("PAG", PAG)
 @pytest.mark.parametrize("options", ({"roles": "key_value"}, {"roles": "self_attention", "proportional": True}))
 def test_merged_keys_in_perturbed_attention_are_refused(options, perturbed):
-    with pytest.raises(ValueError, match="got PAG") as raised, merging(perturbed, "retom", window=2, **options):
+    with pytest.raises(ValueError, match="PAGCFGIdentitySelfAttnProcessor2_0 cannot use merged keys or log sizes") as raised, merging(perturbed, "retom", window=2, **options):
         perturb(perturbed)
     assert "\n" not in str(raised.value)
+
+
+@works_with("PAG", PAG)
+def test_perturbed_attention_of_text_and_image_needs_merging_without_log_sizes():
+    from diffusers.models.attention_processor import PAGCFGJointAttnProcessor2_0
+
+    model, inputs = build("sd3")
+    inputs = {key: torch.cat([value, value[:1]]) for key, value in inputs.items()}
+    for block in model.transformer_blocks:
+        block.attn.set_processor(PAGCFGJointAttnProcessor2_0())
+    lawful(model, lambda: predict(model, inputs), "self_attention", proportional=False)
+    with pytest.raises(ValueError, match="cannot use merged keys or log sizes"), merging(model, "retom"):
+        predict(model, inputs)
 
 
 @works_with("FreeU", "yes")
@@ -405,7 +424,20 @@ def test_half_precision_stays_half(name, role):
     assert lawful(model, lambda: predict(model, inputs), role).dtype == torch.bfloat16
 
 
-@works_with("quantized weights by torchao", "yes (int8 weights, on a CPU)")
+QUANTIZED = "yes: int8 of torch itself and of torchao, on a CPU"
+
+
+@works_with("quantized weights", QUANTIZED)
+@pytest.mark.parametrize("role", ROLES)
+def test_layers_that_torch_quantizes_are_merged_as_any_others(role):
+    model, inputs = unet()
+    expected = merged_alone(model, lambda: predict(model, inputs), role)
+    model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, torch.qint8)
+    merged = lawful(model, lambda: predict(model, inputs), role)
+    assert not torch.equal(merged, expected) and close(merged, expected, 0.3)
+
+
+@works_with("quantized weights", QUANTIZED)
 @pytest.mark.parametrize(
     ("name", "role"), [("unet", "self_attention"), ("unet", "key_value"), ("flux", "key_value"), ("flux", "block")]
 )
@@ -426,6 +458,13 @@ def flux():
     pipe = tiny_flux_pipeline()
     pipe.transformer.eval()
     return pipe
+
+
+def cache_of(name, **settings):
+    """A cache of diffusers, where the release has it."""
+    if not hasattr(diffusers, name):
+        pytest.skip(f"this release of diffusers has no {name}")
+    return getattr(diffusers, name)(**settings)
 
 
 @contextmanager
@@ -450,9 +489,9 @@ def counted(module):
 @pytest.mark.parametrize("role", IN_BLOCKS)
 def test_first_block_cache_skips_merged_blocks(role, flux):
     plain, part = merged_alone(flux, lambda: draw(flux), role), flux.transformer.single_transformer_blocks[0].proj_mlp
-    with cached(flux, diffusers.FirstBlockCacheConfig(threshold=-1.0)):  # nothing is skipped
+    with cached(flux, cache_of("FirstBlockCacheConfig", threshold=-1.0)):  # nothing is skipped
         assert torch.equal(lawful(flux, lambda: draw(flux), role), plain)
-    with cached(flux, diffusers.FirstBlockCacheConfig(threshold=1e9)):  # all but the first step
+    with cached(flux, cache_of("FirstBlockCacheConfig", threshold=1e9)):  # all but the first step
         merged = lawful(flux, lambda: draw(flux), role)
         with counted(part) as runs:
             assert torch.equal(merged_alone(flux, lambda: draw(flux), role), merged)
@@ -461,7 +500,7 @@ def test_first_block_cache_skips_merged_blocks(role, flux):
 
 @works_with("FirstBlockCache", CACHED)
 def test_whole_merged_blocks_are_not_cached(flux):
-    config = diffusers.FirstBlockCacheConfig(threshold=1e9)
+    config = cache_of("FirstBlockCacheConfig", threshold=1e9)
     with cached(flux, config), pytest.raises(ValueError, match="keeps merged tokens") as raised:
         merging(flux, "retom", roles="block")
     assert "\n" not in str(raised.value)
@@ -478,7 +517,7 @@ RATIOS = {"num_inference_steps": 4, "mag_ratios": [1.0] * 4, "threshold": 10.0, 
 @pytest.mark.parametrize("role", IN_BLOCKS)
 def test_mag_cache_skips_merged_blocks(role, flux):
     plain = merged_alone(flux, lambda: draw(flux), role)
-    with cached(flux, diffusers.MagCacheConfig(**RATIOS)):
+    with cached(flux, cache_of("MagCacheConfig", **RATIOS)):
         assert not close(lawful(flux, lambda: draw(flux), role), plain)
         with pytest.raises(ValueError, match="keeps merged tokens"):
             merging(flux, "retom", roles="block")
@@ -488,7 +527,8 @@ BROADCAST = "yes with `key_value` and `feed_forward`; `self_attention` and `bloc
 
 
 def broadcast(pipe):
-    return diffusers.PyramidAttentionBroadcastConfig(
+    return cache_of(
+        "PyramidAttentionBroadcastConfig",
         spatial_attention_block_skip_range=2,
         spatial_attention_timestep_skip_range=(-1, 1001),
         current_timestep_callback=lambda: pipe.current_timestep,
@@ -496,7 +536,7 @@ def broadcast(pipe):
 
 
 def taylor(pipe):
-    return diffusers.TaylorSeerCacheConfig(cache_interval=3, disable_cache_before_step=1, taylor_factors_dtype=torch.float32)
+    return cache_of("TaylorSeerCacheConfig", cache_interval=3, disable_cache_before_step=1, taylor_factors_dtype=torch.float32)
 
 
 @works_with("PyramidAttentionBroadcast", BROADCAST)
@@ -540,7 +580,8 @@ def test_faster_cache_runs_half_of_a_merged_batch(role, tmp_path):
     pipe, arguments = load(tmp_path)
     call = lambda: (pipe.transformer._reset_stateful_cache(), generate(pipe, arguments))[1]  # noqa: E731
     pipe.transformer.enable_cache(
-        diffusers.FasterCacheConfig(
+        cache_of(
+        "FasterCacheConfig",
             spatial_attention_timestep_skip_range=(-1, 1001),
             unconditional_batch_timestep_skip_range=(-1, 1001),
             unconditional_batch_skip_range=3,
@@ -573,12 +614,12 @@ def test_sea_cache_skips_merged_blocks(role):
                 outputs.append(predict(model, inputs | {"timestep": torch.full_like(inputs["timestep"], t)}))
         return torch.stack(outputs)
 
-    model.enable_cache(diffusers.SeaCacheConfig(threshold=1e9))
+    model.enable_cache(cache_of("SeaCacheConfig", threshold=1e9))
     with counted(model.blocks[0].ffn) as runs:
         merged = lawful(model, call, role)
     skipped = len(runs)
     model.disable_cache()
-    model.enable_cache(diffusers.SeaCacheConfig(threshold=0.0))
+    model.enable_cache(cache_of("SeaCacheConfig", threshold=0.0))
     with counted(model.blocks[0].ffn) as runs:
         assert not close(lawful(model, call, role), merged)
     assert skipped < len(runs)
@@ -588,10 +629,9 @@ def test_sea_cache_skips_merged_blocks(role):
 
 @works_with("TextKVCache", "no: only for Nucleus-Image, whose class is not registered")
 def test_the_only_model_with_a_cache_of_text_keys_is_unknown(families):
-    from diffusers import NucleusMoEImageTransformer2DModel
-
+    kind = getattr(diffusers, "NucleusMoEImageTransformer2DModel", None) or pytest.skip("this release of diffusers has none")
     with pytest.raises(ValueError, match="expected a model of a registered family, got Nucleus"):
-        families.family_of(NucleusMoEImageTransformer2DModel.__new__(NucleusMoEImageTransformer2DModel))
+        families.family_of(kind.__new__(kind))
 
 
 BACKENDS = (
@@ -628,7 +668,7 @@ def test_another_backend_merges_or_is_left_out_and_says_so(name, role, merges, m
         session.new_image()
         second = predict(model, inputs)
         notes = [row["note"] for row in session.report().to_dicts()]
-        assert not torch.equal(first, base)
+        assert torch.equal(first, base) is (role == "key_value")
         assert torch.equal(second, first if merges else base)
         assert all(("left out" in note) is not merges for note in notes)
         session.remove_hooks()

@@ -17,7 +17,7 @@ TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
 def _model(name, **changes):
-    return strengthened(FAMILIES[name](**changes)[0])
+    return strengthened(FAMILIES[name].build(**changes)[0])
 
 
 def _vae():
