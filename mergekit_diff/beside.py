@@ -7,27 +7,28 @@ from torch import nn
 from .sites import Site
 
 
-def caches(module: nn.Module) -> list[str]:
-    """The names of hooks of diffusers on a module that may return what it returned in an earlier step."""
+def reusing_hooks(module: nn.Module) -> list[str]:
+    """The classes of hooks of diffusers on a module that may return what it returned in an earlier step."""
     registry = getattr(module, "_diffusers_hook", None)
     hooks = {} if registry is None else registry.hooks
     return [type(hook).__name__ for hook in hooks.values() if hasattr(hook, "new_forward") and _keeps(hook)]
 
 
-def check_caches(site: Site, roles: Iterable[str]) -> None:
+def check_caches(sites: Iterable[Site], roles: Iterable[str]) -> None:
     """Refuse roles in which a cache would keep merged tokens, which mean nothing under a later step's plan.
 
     Args:
-        site: where.
+        sites: where.
         roles: those that are used. "key_value" changes what happens inside an attention, not the tokens that it returns.
 
     Raises:
-        ValueError: with the name of the cache's hook.
+        ValueError: with the class of the cache's hook.
     """
-    for role in roles:
-        for part in site.parts(role) if role != "key_value" else ():
-            for module in part.modules():
-                for name in caches(module):
+    whole = [role for role in roles if role != "key_value"]
+    for site in sites:
+        for role in whole:
+            for part in site.parts(role) if site.offers(role) else ():
+                for name in (name for module in part.modules() for name in reusing_hooks(module)):
                     reason = f"{name} keeps merged tokens for steps with other plans; use other roles, or disable_cache()"
                     raise ValueError(f"{site.name} {role}: {reason}")
 

@@ -13,12 +13,19 @@ class Guidance:
         form: how the denoiser gets the halves, one of ``mergekit_diff.sites.GUIDANCE``.
         shares: whether ``share`` has "cfg".
         asked: whether the user said so. If it is only the strategy's default, it holds where the pipeline says that it guides.
+
+    Raises:
+        ValueError: the user asked for it, and the model knows no guidance.
     """
 
     pipe: Any
     form: str
     shares: bool
     asked: bool
+
+    def __post_init__(self) -> None:
+        if self.form == "none" and self.shares and self.asked:
+            raise ValueError("share='cfg': expected a model that is guided, got one whose rows are images of their own")
 
     @property
     def by_step(self) -> bool:
@@ -33,7 +40,7 @@ class Guidance:
         Raises:
             ValueError: the user asked for it, and the number of rows is odd.
         """
-        if self.form == "calls" or not self._is_shared:
+        if self.form in ("calls", "none") or not self._is_shared:
             return 1, 0
         if getattr(self.pipe, "do_perturbed_attention_guidance", False):
             return (3, 1) if self.pipe.do_classifier_free_guidance else (2, 0)

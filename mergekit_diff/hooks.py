@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .arguments import Arguments, Signature, check_arguments
-from .beside import caches, check_caches, check_processor
+from .beside import check_processor, reusing_hooks
 from .plan import Plan
 from .rows import representatives, selected, within
 from .scores import Scores, with_merged_keys, with_sizes
@@ -54,14 +54,6 @@ class SiteHooks:
         self._is_sized = False
         self._place = Layout(())
         self._whole: tuple[Tensor, Tensor] | None = None
-
-    def check(self) -> None:
-        """Refuse caches of diffusers that would keep merged tokens.
-
-        Raises:
-            ValueError: there is one.
-        """
-        check_caches(self.site, self.roles)
 
     def attach(self) -> list[RemovableHandle]:
         """Register the hooks; the handles remove them."""
@@ -178,7 +170,7 @@ class SiteHooks:
                 scores.enter()
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-            if not scores.leave() and output is not None and not caches(module):
+            if not scores.leave() and output is not None and not reusing_hooks(module):
                 self.bypassed()
 
         if "key_value" in self.roles and self.rotary == "before":

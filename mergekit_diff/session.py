@@ -1,7 +1,6 @@
 """The hooks in a model, and all state while its tokens merge."""
 
 import warnings
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -9,6 +8,7 @@ from weakref import WeakSet
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .beside import check_caches
 from .choosing import Chooser, Observer
 from .clock import Clock
 from .compiling import Compiled, inputs_of
@@ -49,7 +49,8 @@ class MergeSession:
         self._clock = Clock(self._pipe, family.time)
         self._roles = offered(found, None if options.roles is None else tuple(options.roles), tuple(self.options.roles or ()))
         chosen = [denoiser.chosen(self.options.levels, self._roles) for denoiser in self._denoisers]
-        sites = [site for group in chosen for site in group]
+        self._sites = sites = [site for group in chosen for site in group]
+        check_caches(sites, self._roles)
         refresh, share = self.options.refresh or 1, tuple(self.options.share or ())
         guidance = Guidance(self._pipe, family.guidance, "cfg" in share, asked=options.share is not None)
         planner = Planner(
@@ -69,7 +70,6 @@ class MergeSession:
         self._layouts = Layouts(sites, "block" in self._roles)
         self._chooser = Chooser(planner, self._clock, self._layouts, self._ledger, self._gate, guidance)
         self._handles: list[RemovableHandle] = []
-        self._checks: list[Callable[[], None]] = []
         self._compiled: dict[nn.Module, Compiled] = {}
         try:
             self._attach(chosen)
@@ -174,10 +174,7 @@ class MergeSession:
         self._handles += self._layouts.attach([denoiser.model for denoiser in self._denoisers])
         for sites in chosen:
             for depth, site in enumerate(sites):
-                hooks = self._hooks(site, depth)
-                hooks.check()
-                self._checks.append(hooks.check)
-                self._handles += hooks.attach()
+                self._handles += self._hooks(site, depth).attach()
 
     def _attach_calls(self, denoiser: Denoiser) -> None:
         inputs: list[Any] = []  # of the call that runs
@@ -188,8 +185,7 @@ class MergeSession:
                 self._clock.start_image()
             self._clock.tick(0.0 if timestep is None else timestep, denoiser.batch(args, kwargs))
             if self._clock.step == 0 and self._clock.call == 0:
-                for check in self._checks:
-                    check()
+                check_caches(self._sites, self._roles)
             layouts = self._layouts.begin(module, args, kwargs)
             compiled = self._compiled.get(module)
             if compiled is not None:

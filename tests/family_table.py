@@ -64,7 +64,7 @@ def _classes(models: Iterable[Any]) -> dict[str, dict[str, str]]:
         time = family.time if family.timestep == "timestep" else f"{family.time}, named `{family.timestep}`"
         told = {"text": _text(sites), "positions": _positions(sites), "timestep": time, "guidance": family.guidance}
         if family.timestep not in Signature(model).names:
-            told |= dict.fromkeys(("text", "timestep", "guidance"), "none")
+            told |= {"text": "none", "timestep": "none"}
         before = found.setdefault(type(model).__name__, told)
         found[type(model).__name__] = {
             key: value if value == before[key] else f"{before[key]}; {value}" for key, value in told.items()

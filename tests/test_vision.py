@@ -7,8 +7,9 @@ from tiny_families import H, W, build, predict
 from tiny_family import randn
 from tiny_vision import EXACT, PATCH, SHAPE, SQUARE
 
-from mergekit_diff import merging
+from mergekit_diff import gate, merging
 from mergekit_diff.sites import find_sites
+from mergekit_diff.speed import Speed
 
 IN_FRONT = {"vit": 1, "deit": 2, "dinov2": 1, "dinov2_registers": 4, "clip_vision": 1}
 HEADS = {
@@ -125,3 +126,18 @@ def test_a_mask_of_patches_is_refused():
     with pytest.raises(ValueError, match="'attention_mask' has a value for every token"):
         with merging(model, "retom", roles="self_attention"):
             model(**inputs, attention_mask=mask)
+
+
+def test_images_of_a_batch_are_no_halves_of_guidance():
+    model, _ = build("vit")
+    with pytest.raises(ValueError, match="share='cfg': expected a model that is guided"):
+        merging(model, "retom", share="cfg")
+
+
+def test_a_gate_decides_here_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(gate, "speed", lambda *_: Speed(linear=1.0, attention=1.0, move=0.0, call=0.0))
+    model, inputs = build("vit")
+    with merging(model, "retom", ratio=0.5, window=2, roles="self_attention", gate="auto") as session:
+        predict(model, inputs)
+    assert session.gates() and all(each["merges"] for each in session.gates().values()) and session.report().granted == 0.5

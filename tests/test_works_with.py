@@ -101,7 +101,8 @@ def test_compiled_sessions_are_the_eager_ones():
 
 
 @works_with('`gate="auto"`', "yes")
-def test_a_gate_merges_where_it_is_open_and_nowhere_else(monkeypatch):
+def test_a_gate_merges_where_it_is_open_and_nowhere_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     model, inputs = unet()
     base = predict(model, inputs)
     expected = merged_alone(model, lambda: predict(model, inputs), "self_attention")
@@ -346,7 +347,10 @@ def test_perturbed_rows_share_the_conditional_plan(guidance, parts, perturbed):
 @works_with("PAG", PAG)
 @pytest.mark.parametrize("options", ({"roles": "key_value"}, {"roles": "self_attention", "proportional": True}))
 def test_merged_keys_in_perturbed_attention_are_refused(options, perturbed):
-    with pytest.raises(ValueError, match="PAGCFGIdentitySelfAttnProcessor2_0 cannot use merged keys or log sizes") as raised, merging(perturbed, "retom", window=2, **options):
+    with (
+        pytest.raises(ValueError, match="PAGCFGIdentitySelfAttnProcessor2_0 cannot use merged keys or log sizes") as raised,
+        merging(perturbed, "retom", window=2, **options),
+    ):
         perturb(perturbed)
     assert "\n" not in str(raised.value)
 
@@ -581,7 +585,7 @@ def test_faster_cache_runs_half_of_a_merged_batch(role, tmp_path):
     call = lambda: (pipe.transformer._reset_stateful_cache(), generate(pipe, arguments))[1]  # noqa: E731
     pipe.transformer.enable_cache(
         cache_of(
-        "FasterCacheConfig",
+            "FasterCacheConfig",
             spatial_attention_timestep_skip_range=(-1, 1001),
             unconditional_batch_timestep_skip_range=(-1, 1001),
             unconditional_batch_skip_range=3,
