@@ -380,7 +380,7 @@ def test_freeu_filters_merged_features_too(role):
     assert torch.equal(merged_alone(pipe, call, role), plain)
 
 
-@works_with("attention slicing", "yes, in U-Nets and PixArt, which have it")
+@works_with("attention slicing", "yes, in U-Nets")
 @pytest.mark.parametrize("options", ({}, {"proportional": True}))
 @pytest.mark.parametrize("role", ROLES)
 def test_sliced_attention_changes_nothing(role, options):
