@@ -24,7 +24,9 @@ class Signature:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        parameters = inspect.signature(module.forward).parameters.values()
+        parameters = list(inspect.signature(module.forward).parameters.values())
+        if all(p.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD) for p in parameters):
+            parameters = list(inspect.signature(type(module).forward).parameters.values())[1:]  # a wrapper that hides them
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._positions = tuple(p.name for p in parameters if p.kind in positional)
         self.names = tuple(p.name for p in parameters if p.kind in (*positional, inspect.Parameter.KEYWORD_ONLY))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .arguments import Arguments, Signature, check_arguments
+from .beside import check_processor, reusing_hooks
 from .plan import Plan
 from .rows import representatives, selected, within
 from .scores import PlanOfRow, Scores, with_merged_keys, with_sizes
@@ -121,7 +122,11 @@ class SiteHooks:
             changes: dict[str, Any] = {}
             if plan is not None:
                 changes = self._followed(arguments, x, within(x, self._place, plan.num_tokens, plan.merge))
-            if keys is not None and keys is self.key_value and self.site.key_value is not None:
+            given = keys is not None and keys is self.key_value and self.site.key_value is not None
+            if given or (keys is not None and self._is_sized):
+                check_processor(self.site, module, given=given)
+            if keys is not None and given:
+                assert self.site.key_value is not None
                 if arguments.get(self.site.key_value) is not None:
                     reason = f"expected no '{self.site.key_value}', since key_value merges the block's own tokens"
                     raise ValueError(f"{self.site.name} {role}: {reason}")
@@ -171,10 +176,11 @@ class SiteHooks:
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
             if self.key_value is not None or (self._is_sized and self._merged_keys() is not None):
+                check_processor(self.site, module, given=False)
                 scores.enter()
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-            if not scores.leave() and output is not None:
+            if not scores.leave() and output is not None and not reusing_hooks(module):
                 self.bypassed()
 
         if "key_value" in self.roles and self.rotary == "before":

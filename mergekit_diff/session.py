@@ -8,6 +8,7 @@ from weakref import WeakSet
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .beside import check_caches
 from .cache_hooks import CacheHooks
 from .caches import WHOLE, check_options
 from .choosing import Chooser, Observer
@@ -50,7 +51,8 @@ class MergeSession:
         self._clock = Clock(self._pipe, family.time)
         self._roles = offered(found, None if options.roles is None else tuple(options.roles), tuple(self.options.roles or ()))
         chosen = [denoiser.chosen(self.options.levels, self._roles) for denoiser in self._denoisers]
-        sites = [site for group in chosen for site in group]
+        self._sites = sites = [site for group in chosen for site in group]
+        check_caches(sites, self._roles)
         refresh, share = self.options.refresh or 1, tuple(self.options.share or ())
         guidance = Guidance(self._pipe, family.guidance, "cfg" in share, asked=options.share is not None)
         planner = Planner(
@@ -67,7 +69,7 @@ class MergeSession:
         self._ledger = Ledger(strategy, found, self._roles)
         self._ledger.note_left_out({site.name for site in sites}, self.options.levels)
         self._ledger.note_replaced(tuple(self.options.roles or ()))
-        self._layouts = Layouts(sites)
+        self._layouts = Layouts(sites, "block" in self._roles)
         self._is_causal = any(site.cache is not None for site in sites)
         check_options(options, causal=self._is_causal)
         self._chooser = Chooser(planner, self._clock, self._layouts, self._ledger, self._gate, guidance)
@@ -188,6 +190,8 @@ class MergeSession:
             if timestep is None:
                 self._clock.start_image()
             self._clock.tick(0.0 if timestep is None else timestep, denoiser.batch(args, kwargs), denoiser.scheduler)
+            if self._clock.step == 0 and self._clock.call == 0:
+                check_caches(self._sites, self._roles)
             layouts = self._layouts.begin(module, args, kwargs)
             compiled = self._compiled.get(module)
             if compiled is not None:

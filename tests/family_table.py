@@ -13,6 +13,7 @@ from diffusers import ControlNetModel
 from tiny import tiny_unet
 from tiny_families import FAMILIES, build
 
+from mergekit_diff.arguments import Signature
 from mergekit_diff.sites import ROLES, Site, family_of, find_sites
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +63,8 @@ def _classes(models: Iterable[Any]) -> dict[str, dict[str, str]]:
         family, sites = family_of(model), _used(model)
         time = family.time if family.timestep == "timestep" else f"{family.time}, named `{family.timestep}`"
         told = {"text": _text(sites), "positions": _positions(sites), "timestep": time, "guidance": family.guidance}
+        if family.timestep not in Signature(model).names:
+            told |= {"text": "none", "timestep": "none"}
         before = found.setdefault(type(model).__name__, told)
         found[type(model).__name__] = {
             key: value if value == before[key] else f"{before[key]}; {value}" for key, value in told.items()

@@ -11,6 +11,7 @@ import tiny_two_streams as tiny_two_streams
 import tiny_video as tiny_video
 import tiny_video_joint as tiny_video_joint
 import tiny_video_other as tiny_video_other
+import tiny_vision as tiny_vision
 from tiny_family import FAMILIES, FRAMES, build, predict, strengthened
 from tiny_family import H as H
 from tiny_family import W as W

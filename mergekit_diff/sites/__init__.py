@@ -26,8 +26,8 @@ TIMES: dict[str, Callable[[float], float]] = {
 }
 """What a model is called with, by what it is of t, the timestep from 1000 (noise) to 0 (image); and how t is found again.
 With "1000-t" the scheduler counts up too."""
-GUIDANCE = ("uncond-cond", "cond-uncond", "calls")
-"""How a model gets the halves of guidance: as rows of one batch in either order, or in two calls, the conditional one first."""
+GUIDANCE = ("uncond-cond", "cond-uncond", "calls", "none")
+"""How a model gets the halves of guidance: as rows of one batch in either order, in two calls (conditional first), or never."""
 
 
 @dataclass(frozen=True)

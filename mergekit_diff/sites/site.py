@@ -145,6 +145,7 @@ class Site:
         passes: arguments that are passed on unchanged, since they belong to other tokens than the site's.
         refuses: arguments that would be wrong on merged tokens, whatever their shape.
         first_run: roles whose submodule runs twice in a block, first on the site's tokens and then on others, which pass.
+        whole_refuses: arguments of the frame that would be wrong if the whole block ran on merged tokens.
         without: reasons why this block does not offer a role.
         normalize: makes the input of the block's first attention from the block's, (B, N, C) to (B, N, C), where a norm of the
             tokens alone is between them; None where something else is, such as a norm that also reads the timestep.
@@ -182,6 +183,7 @@ class Site:
     passes: frozenset[str] = frozenset({"encoder_hidden_states"})
     refuses: frozenset[str] = frozenset()
     first_run: frozenset[str] = frozenset()
+    whole_refuses: frozenset[str] = frozenset()
     without: Mapping[str, str] = field(default_factory=dict)
     normalize: Callable[[Tensor], Tensor] | None = None
     cache: Cached | None = None
