@@ -47,6 +47,11 @@ class DynamicRatio(Wrapper):
         """True with ``threshold``: the ratio then depends on the content of the whole batch."""
         return self.threshold is not None or self.inner.batch_shared
 
+    @property
+    def waits(self) -> bool:
+        """True with ``threshold``: how many tokens are alike is read on the host."""
+        return self.threshold is not None or self.inner.waits
+
     def plan(self, x: Tensor, ctx: LayerContext) -> Plan | None:
         """The inner strategy's plan at the current ratio."""
         if self.threshold is None:
