@@ -126,10 +126,14 @@ class MergeSession:
             **options: of ``torch.compile``; by default ``fullgraph=True`` and ``dynamic=False``.
 
         Raises:
-            RuntimeError: the session is already compiled.
+            RuntimeError: the session is already compiled, or its strategy reads a value on the host.
         """
         if self._compiled:
             raise RuntimeError("this session is compiled already")
+        if self.strategy.waits:
+            raise RuntimeError(
+                f"expected a strategy to compile, got '{self.strategy.name}', which reads a value on the host to plan"
+            )
         for denoiser in self._denoisers:
             self._compiled[denoiser.model] = Compiled(denoiser.model, self._is_eager, options)
 

@@ -63,7 +63,9 @@ def apart(chosen: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 def highest(score: Tensor, parts: Windows) -> Tensor:
     """(B, W) for every window the token with the largest score (B, N), the first one where scores tie."""
-    return torch.cat([pick(g.expand(len(score), -1, -1), score[:, g].argmax(-1, keepdim=True)).squeeze(-1) for g in parts.groups], 1)
+    return torch.cat(
+        [pick(g.expand(len(score), -1, -1), score[:, g].argmax(-1, keepdim=True)).squeeze(-1) for g in parts.groups], 1
+    )
 
 
 def directions(x: Tensor) -> Tensor:

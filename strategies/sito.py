@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, WindowSchedule
-from mergekit_diff.plan import MergePlan, pick, top
+from mergekit_diff.plan import MergePlan, pick
 from mergekit_diff.reductions import Pick
 from mergekit_diff.registry import register
 from mergekit_diff.schedules import Constant, Fixed
