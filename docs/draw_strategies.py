@@ -1,6 +1,7 @@
 """Draw which tokens each strategy merges: one image a strategy, of the embedded model halfway through an image.
 
-Run ``python docs/draw_strategies.py`` after adding a strategy; it writes docs/strategies/NAME.png for every registered one that plans for images.
+Run ``python docs/draw_strategies.py`` after adding a strategy; it writes docs/strategies/NAME.png for every registered one
+that plans for images.
 """
 
 from pathlib import Path

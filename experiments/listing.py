@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mergekit_diff import MergeStrategy, names
 from mergekit_diff.plugins import load_plugins
-from mergekit_diff.registry import KINDS, one_of, part_class
+from mergekit_diff.registry import KINDS, Part, one_of, part_class
 from mergekit_diff.sites import families
 
 STUDY, FAMILY = "study", "family"
@@ -30,6 +30,19 @@ def listing(kind: str | None = None) -> str:
     chosen = kinds() if kind is None else [one_of(kind, kinds(), "kind")]
     lines = {FAMILY: _families, STUDY: _studies}
     return "\n\n".join("\n".join([each.upper(), *(lines[each]() if each in lines else _parts(each))]) for each in chosen)
+
+
+def table_of_strategies() -> str:
+    """A Markdown table of every registered strategy: what it does and its source, from the first line of its docstring."""
+    rows = [(f"`{name}`", *_sentence_and_source(part_class("strategy", name))) for name in names("strategy")]
+    lines = ["| " + " | ".join(row) + " |" for row in (("name", "what it does", "source"), *rows)]
+    return "\n".join([lines[0], "|---|---|---|", *lines[1:]])
+
+
+def _sentence_and_source(cls: type[Part]) -> tuple[str, str]:
+    """Both without their full stops."""
+    sentence, _, source = (inspect.getdoc(cls) or "").partition("\n")[0].replace("``", "`").partition(". ")
+    return sentence.removesuffix("."), source.removesuffix(".")
 
 
 def _parts(kind: str) -> list[str]:

@@ -94,9 +94,10 @@ class MergeStrategy(Part):
         return Defaults(self.roles, self.refresh, self.levels, self.share, self.proportional)
 
     def after(self, last: Plan) -> "MergeStrategy":
-        """The strategy that makes the plan after ``last``, asked for on the host where ``last_plan`` is given; itself unless it says so.
+        """The strategy that makes the plan after ``last``, where ``last_plan`` is given; itself unless it says so.
 
-        Here, outside of any compiled graph, a number of the last plan may decide how many tokens the next one keeps.
+        Called on the host and outside of any compiled graph: here a number of the last plan may decide how many tokens the next
+        one keeps.
         """
         return self
 

@@ -17,8 +17,8 @@ SIGNALS = {
     "strategy returns, where it returned None, and where its `memory` ends",
     "normalized": "(B, N, C) input of the block's first attention, for the rows that the strategy sees: the block's input after "
     "its first norm; refused where that norm also reads the timestep",
-    "keys": "(B, N, c) keys of the block's first attention, before any rotation and averaged over its heads, for the rows that the "
-    "strategy sees; where a block has no map of its own for keys, its `normalized`, and where that is refused, its input",
+    "keys": "(B, N, c) keys of the block's first attention, before any rotation and averaged over its heads, for the rows that "
+    "the strategy sees; where a block has no map of its own for keys, its `normalized`, and where that is refused, its input",
 }
 """Every word that a strategy may ask for, and what ``LayerContext.signals`` then has under it.
 

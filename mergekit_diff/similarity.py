@@ -79,8 +79,8 @@ class Pearson(SimilarityMetric):
 class Fourier(SimilarityMetric):
     """Cosine of the real part of the spectrum over channels, low frequencies alone. Fourier Token Merging (2025), NeurIPS.
 
-    With ``f(x) = Re(FFT(x))[: keep * C]``, the cosine of f(a) and f(b), in [-1, 1]. The real part is even: its second half repeats
-    the first, and channels enter as ``x[c] + x[-c]`` alone.
+    With ``f(x) = Re(FFT(x))[: keep * C]``, the cosine of f(a) and f(b), in [-1, 1]. The real part is even: its second half
+    repeats the first, and channels enter as ``x[c] + x[-c]`` alone.
 
     Args:
         keep: share of the spectrum that is compared, in (0, 1]; the authors use 0.6 to 1.

@@ -18,12 +18,12 @@ from .matching import apart, highest, matched
 @register("asymrnr")
 @dataclass(frozen=True)
 class AsymRnR(MergeStrategy):
-    """Drop the tokens nearest to a random one of every 2x2x2 cube, among keys and values. AsymRnR, Sun et al. (2025), arXiv 2412.11706.
+    """Drop the keys and values nearest to a random one of every 2x2x2 cube. AsymRnR, Sun et al. (2025), arXiv 2412.11706.
 
     One random destination in every cube, the same for every row of a batch. Of all others, ``int(N * (1 - ratio))`` less the
     destinations stay, those of the largest distance to their nearest destination; the rest is replaced by it. A plan is kept
-    for 5 steps. The paper plans for each head on queries or values themselves, with a ratio for each layer and step from a file; here all
-    heads share one plan, made from the block's input.
+    for 5 steps. The paper plans for each head on queries or values themselves, with a ratio for each layer and step from a
+    file; here all heads share one plan, made from the block's input.
 
     Args:
         ratio: share of all tokens that is dropped; at most the share of sources, 7/8 for 2x2x2 and 3/4 on a grid without frames.

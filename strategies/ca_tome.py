@@ -19,7 +19,7 @@ from .matching import apart, highest, joined, nearest, rows
 
 
 class Arriving:
-    """A number on its way to the host: reading it waits for its own copy, begun when a plan was made, and for nothing behind it."""
+    """A number on its way to the host: reading it waits for its own copy, begun with the plan, and for nothing behind it."""
 
     def __init__(self, number: Tensor) -> None:
         self._copy = torch.empty(number.shape, dtype=number.dtype, pin_memory=number.is_cuda)
@@ -48,12 +48,12 @@ class CountedPlan(MergePlan):
 @register("ca-tome")
 @dataclass(frozen=True)
 class CAToMe(MergeStrategy):
-    """Match as ``tomesd``; as many merge as were alike when the last plan was made. CA-ToMe, Saghatchian et al. (2025), arXiv 2501.00946.
+    """Match as ``tomesd``; as many merge as were alike at the last plan. CA-ToMe, Saghatchian et al. (2025), arXiv 2501.00946.
 
-    The paper merges every source whose similarity to its nearest destination reaches the threshold, as many as in the row of the batch
-    that has most. That number decides shapes, so reading it would make the host wait for the device. Here it comes from the
-    plan before, whose scores have long arrived; the first plan of an image uses ``ratio``. The number of kept tokens is one for the
-    whole batch. Time grows with N squared.
+    The paper merges every source whose similarity to its nearest destination reaches the threshold, as many in every row of a
+    batch as in the one that has most. That number decides shapes, so reading it would make the host wait for the device. Here it
+    comes from the plan before, whose scores have long arrived; the first plan of an image uses ``ratio``. The paper also
+    lists the steps at which plans are made; ``refresh`` of ``merging`` is the nearest to that. Time grows with N squared.
 
     Args:
         ratio: share of all tokens that the first plan of an image merges away.

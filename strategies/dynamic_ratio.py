@@ -18,9 +18,9 @@ from .wrapper import Wrapper
 @register("dynamic-ratio")
 @dataclass(frozen=True)
 class DynamicRatio(Wrapper):
-    """Another strategy at a changing ratio: by timestep, or by how much of the image repeats itself.
+    """Change another strategy's ratio by timestep or by how much is alike. The third question of ReToM, arXiv 2507.12771.
 
-    The third question that ReToM leaves open (arXiv 2507.12771). One ratio is used for the whole batch, so that all rows keep
+    One ratio is used for the whole batch, so that all rows keep
     the same number of tokens.
 
     Args:

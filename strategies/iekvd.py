@@ -22,8 +22,8 @@ MEAN = Mean()
 class IEKVD(Downsample):
     """Keep keys and values on a coarser grid, as a blend of nearest token and mean. BiGain (2026), arXiv 2603.12240.
 
-    The grid and its groups are those of ``downsample``; a group becomes ``(1 - average) * nearest + average * mean``. The paper's factor
-    follows the timestep and may leave [0, 1] to extrapolate; a plan's weights are shares, so here it does not.
+    The grid and its groups are those of ``downsample``; a group becomes ``(1 - average) * nearest + average * mean``. The
+    paper's factor follows the timestep and may leave [0, 1] to extrapolate; a plan's weights are shares, so here it does not.
 
     Args:
         ratio: share of the tokens that is dropped.

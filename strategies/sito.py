@@ -21,11 +21,12 @@ PICK, COSINE = Pick(), Dot()  # of directions; made here, since torch.compile ca
 @register("sito")
 @dataclass(frozen=True)
 class SiTo(MergeStrategy):
-    """Prune the tokens most similar to a base token; each is copied from any kept one. SiTo, Zhang et al. (2025), AAAI 39(9), 33071.
+    """Prune the tokens most similar to a base token; copy each from a kept one. SiTo, Zhang et al. (2025), AAAI 39(9).
 
     With cosines S_ij and normal noise z_i, ``score_i = sum_j S_ij + noise * z_i``. The base token of every window is that of the
     highest score. Of all other tokens the r with the largest ``max_b S_ib`` over the base tokens b are pruned, and each takes
-    the output of the kept token, base or not, that is most similar to it: nothing is averaged. DaTo (arXiv 2501.00375) prunes as this does.
+    the output of the kept token, base or not, that is most similar to it: nothing is averaged. DaTo (arXiv
+    2501.00375) prunes as this does, with other scores.
     Time grows with N squared; memory does not. The noise is the same for every row of a batch.
 
     Args:

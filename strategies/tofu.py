@@ -22,8 +22,8 @@ PRUNE, MERGE = Pick(), Mlerp()  # made here, since torch.compile cannot trace th
 class ToFu(MergeStrategy):
     """Prune in the first blocks, merge with MLERP in the others. Token Fusion, Kim et al. (2024), arXiv 2312.01026.
 
-    The matching is that of ``tomesd``. Blocks that are far from linear keep a destination alone, since a mean is no input that they
-    know; the others keep the group's mean at the largest norm of its tokens, the destination's own among them. The paper
+    The matching is that of ``tomesd``. Blocks that are far from linear keep a destination alone, since a mean is no input that
+    they know; the others keep the group's mean at the largest norm of its tokens, the destination's own among them. The paper
     measures how linear blocks are and finds the early ones far from it; here depth decides.
 
     Args:

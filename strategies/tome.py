@@ -26,8 +26,8 @@ class ToMe(MergeStrategy):
 
     Args:
         ratio: share of all tokens that is merged away; at most 1/2.
-        tokens: what is compared: the "keys", the "normalized" input of the attention, or the input of the "block". Instead of keys,
-            a block whose norm also reads the timestep gives its input.
+        tokens: what is compared: the "keys", the "normalized" input of the attention, or the input of the "block". A block whose
+            norm also reads the timestep gives its input instead of keys.
         metric: how similar two tokens are.
         reduction: how a destination and its sources become one.
     """

@@ -18,10 +18,10 @@ from .matching import joined, nearest, rows
 @register("vidtome")
 @dataclass(frozen=True)
 class VidToMe(MergeStrategy):
-    """Merge the frames of every chunk into a random one of them; grids with frames only. VidToMe, Li et al. (2024), arXiv 2312.10656.
+    """Merge the frames of a chunk into a random one of them; videos only. VidToMe, Li et al. (2024), arXiv 2312.10656.
 
-    In every chunk of frames, the tokens of one random frame are the destinations. Of those of the other frames, the ones most similar
-    to their nearest destination are replaced by it. The same frames are drawn for every row of a batch.
+    In every chunk of frames, the tokens of one random frame are the destinations. Of all others, those most similar to their
+    nearest destination are replaced by it. The same frames are drawn for every row of a batch.
     This is the method's local step, once. The paper repeats it with the destinations of all chunks until one frame is left, and
     matches that with a bank of earlier chunks. Time grows with N times the tokens of a chunk.
 

@@ -181,7 +181,7 @@ def test_a_strategy_that_waits_says_so_and_is_not_compiled(unet):
     for spec in (by_content, {"name": "dynamic-ratio", "inner": by_content}):
         assert make("strategy", spec).waits
     with merging(unet, by_content) as session:
-        with pytest.raises(RuntimeError, match="dynamic-ratio.* reads a value"):
+        with pytest.raises(RuntimeError, match=r"dynamic-ratio.* reads a value"):
             session.compile(backend=Graphs())
         trajectory(unet, 8, steps=1)
 

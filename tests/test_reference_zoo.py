@@ -90,7 +90,7 @@ def test_sito_prunes_what_resembles_a_base_token_and_copies_from_any_kept_one(gr
 
 
 def detail(x, grid):
-    """For every token, the sum over channels of |4 x - its neighbours| in its frame; beyond the border it is its own neighbour."""
+    """For every token, the sum over channels of |its neighbours - itself|; beyond the border it is its own neighbour."""
     place = list(itertools.product(*map(range, grid)))
     index = {p: i for i, p in enumerate(place)}
     total = []
