@@ -20,8 +20,7 @@ from .wrapper import Wrapper
 class DynamicRatio(Wrapper):
     """Change another strategy's ratio by timestep or by how much is alike. The third question of ReToM, arXiv 2507.12771.
 
-    One ratio is used for the whole batch, so that all rows keep
-    the same number of tokens.
+    One ratio is used for the whole batch, so that all rows keep the same number of tokens.
 
     Args:
         ratio: replaces the inner strategy's ratio; with ``threshold``, it is the upper limit.
