@@ -12,7 +12,7 @@ from mergekit_diff.reductions import Mean
 from mergekit_diff.registry import register
 from mergekit_diff.schedules import Constant, Linear
 
-from .downsample import Downsample
+from .downsample import Downsample, positions_read
 
 MEAN = Mean()
 
@@ -22,7 +22,7 @@ MEAN = Mean()
 class IEKVD(Downsample):
     """Keep keys and values on a coarser grid, as a blend of nearest token and mean. BiGain (2026), arXiv 2603.12240.
 
-    The grid and its groups are those of ``downsample``; a group becomes ``(1 - average) * nearest + average * mean``. The
+    The grid is that of ``downsample``, read from pools that split it evenly; a pool becomes ``(1 - average) * nearest + average * mean``. The
     paper's factor follows the timestep and may leave [0, 1] to extrapolate; a plan's weights are shares, so here it does not.
 
     Args:
@@ -39,3 +39,8 @@ class IEKVD(Downsample):
         shared = average / plan.sizes.gather(1, plan.assign)
         is_nearest = torch.zeros_like(shared).scatter_(1, plan.rep, 1.0)
         return dataclasses.replace(plan, weight=shared + (1 - average) * is_nearest, reduction=MEAN)
+
+    def _along(self, side: int, kept: int, device: torch.device) -> Tensor:
+        """(side,) for every position of an axis, the one that is read of its pool: the ``kept`` pools split the axis evenly."""
+        pool = ((torch.arange(side, device=device) + 0.5) * kept / side).long()
+        return positions_read(side, kept, device)[pool]

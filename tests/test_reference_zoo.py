@@ -249,12 +249,10 @@ def test_iekvd_is_between_nearest_and_average_pooling(grid, progress, context, t
 
 @pytest.mark.parametrize("ratio", (0.2, 0.5))
 @pytest.mark.parametrize("grid", [(7, 9), (17,), (3, 4, 5)], ids=str)
-def test_iekvd_blends_groups_of_any_size(grid, ratio, context, tokens):
+def test_iekvd_blends_pools_of_any_size(grid, ratio, context, tokens):
     x = tokens(2, math.prod(grid))
     plan = make("strategy", {"name": "iekvd", "ratio": ratio, "average": 0.3}).plan(x, context(grid))
     for row in range(2):
-        blend = {len(m): None for m in as_groups(plan).values()}
-        assert len(blend) > 1 or ratio == 0.5
         exact = x[row].double()
         expected = [
             0.7 * exact[rep] + 0.3 * mean([exact[i] for i in members], rep) for rep, members in sorted(as_groups(plan).items())
