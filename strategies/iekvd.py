@@ -22,8 +22,9 @@ MEAN = Mean()
 class IEKVD(Downsample):
     """Keep keys and values on a coarser grid, as a blend of nearest token and mean. BiGain (2026), arXiv 2603.12240.
 
-    The grid is that of ``downsample``, read from pools that split it evenly; a pool becomes ``(1 - average) * nearest + average * mean``. The
-    paper's factor follows the timestep and may leave [0, 1] to extrapolate; a plan's weights are shares, so here it does not.
+    The grid is that of ``downsample``, read from pools that split it evenly, and a pool becomes
+    ``(1 - average) * nearest + average * mean``. The paper's factor follows the timestep and may leave [0, 1] to extrapolate; a
+    plan's weights are shares, so here it does not.
 
     Args:
         ratio: share of the tokens that is dropped.
