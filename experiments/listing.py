@@ -59,7 +59,9 @@ def _defaults(cls: type[MergeStrategy]) -> str:
     """The options of ``merging`` that a strategy brings along."""
     if cls.defaults is not MergeStrategy.defaults:
         return "defaults inherited from inner"
-    return f"roles: {', '.join(cls.roles)}; levels: {cls.levels or 'all'}; refresh: {cls.refresh}"
+    limits = [f"; grids of {' or '.join(map(str, cls.axes))} axes"] * (cls.axes != MergeStrategy.axes)
+    limits += [f"; ratio up to {cls.max_ratio}"] * (cls.max_ratio < 1)
+    return f"roles: {', '.join(cls.roles)}; levels: {cls.levels or 'all'}; refresh: {cls.refresh}" + "".join(limits)
 
 
 def _setting(field: dataclasses.Field) -> str:
