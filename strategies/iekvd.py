@@ -10,7 +10,7 @@ from mergekit_diff.components import LayerContext, RatioSchedule
 from mergekit_diff.plan import MergePlan
 from mergekit_diff.reductions import Mean
 from mergekit_diff.registry import register
-from mergekit_diff.schedules import Constant, Linear
+from mergekit_diff.schedules import Constant
 
 from .downsample import Downsample, positions_read
 
@@ -28,11 +28,12 @@ class IEKVD(Downsample):
 
     Args:
         ratio: share of the tokens that is dropped.
-        average: weight of the mean, in [0, 1); by default it rises with the denoising from 0.
+        average: weight of the mean, in [0, 1). A schedule over the steps, as in the paper, has a plan for each of its values, and
+            a compiled session a graph.
     """
 
     ratio: RatioSchedule = Constant(0.75)
-    average: RatioSchedule = Linear(0.0, 0.9)
+    average: RatioSchedule = Constant(0.5)
 
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
         """One plan (1, N) for all rows of the batch."""

@@ -240,7 +240,8 @@ def test_tofu_prunes_in_the_first_half_of_the_sites_and_keeps_norms_in_the_other
 @pytest.mark.parametrize("grid", [(8, 8), (6, 10)], ids=str)
 def test_iekvd_is_between_nearest_and_average_pooling(grid, progress, context, tokens):
     x = tokens(2, math.prod(grid))
-    plan = make("strategy", {"name": "iekvd", "ratio": 0.75}).plan(x, context(grid, progress=progress))
+    rising = {"name": "linear", "start": 0.0, "end": 0.9}
+    plan = make("strategy", {"name": "iekvd", "ratio": 0.75, "average": rising}).plan(x, context(grid, progress=progress))
     image, average = x.mT.unflatten(2, grid), 0.9 * progress
     nearest = F.interpolate(image, scale_factor=0.5, mode="nearest-exact")
     expected = (1 - average) * nearest + average * F.avg_pool2d(image, 2)
