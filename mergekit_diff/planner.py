@@ -180,14 +180,18 @@ class Planner:
         settings = self._settings(ctx)
         if settings not in self._settled:
             self._settled[settings] = settled(self.strategy, ctx)
+        strategy = self._settled[settings]
         last, since = self._last(ctx, (tokens, view), settings)
+        if last is not None:
+            strategy = strategy.after(last)
+            strategy = self._settled.setdefault((strategy,), strategy)  # the same object again needs no new graph
         ctx = dataclasses.replace(
             ctx,
             noise=self._noise(f"{self.seed}/{ctx.step}/{ctx.site}", tokens),
             still=self._noise(f"{self.seed}/still/{ctx.site}", tokens),
             signals={} if last is None else {"last_plan": last},
         )
-        return Turn(self._settled[settings], ctx, view, tokens, self.clock.image, settings, ctx.step, since)
+        return Turn(strategy, ctx, view, tokens, self.clock.image, settings, ctx.step, since)
 
     @torch.no_grad()
     def plan(self, x: Tensor, turn: Turn) -> Plan | None:

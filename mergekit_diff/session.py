@@ -132,12 +132,17 @@ class MergeSession:
             **options: of ``torch.compile``; by default ``fullgraph=True`` and ``dynamic=False``.
 
         Raises:
-            RuntimeError: the session is already compiled, or the model is causal: its keys merge between calls.
+            RuntimeError: the session is already compiled, its strategy reads a value on the host, or the model is causal: its keys
+                merge between calls.
         """
         if self._is_causal:
             raise RuntimeError(f"expected a denoiser to compile, got {type(self.model).__name__}, whose keys merge in a cache")
         if self._compiled:
             raise RuntimeError("this session is compiled already")
+        if self.strategy.waits:
+            raise RuntimeError(
+                f"expected a strategy to compile, got '{self.strategy.name}', which reads a value on the host to plan"
+            )
         for denoiser in self._denoisers:
             self._compiled[denoiser.model] = Compiled(denoiser.model, self._is_eager, options)
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .components import LayerContext, MergeStrategy
@@ -17,6 +17,8 @@ SIGNALS = {
     "strategy returns, where it returned None, and where its `memory` ends",
     "normalized": "(B, N, C) input of the block's first attention, for the rows that the strategy sees: the block's input after "
     "its first norm; refused where that norm also reads the timestep",
+    "keys": "(B, N, c) keys of the block's first attention, before any rotation and averaged over its heads, for the rows that "
+    "the strategy sees; where a block has no map of its own for keys, its `normalized`, and where that is refused, its input",
 }
 """Every word that a strategy may ask for, and what ``LayerContext.signals`` then has under it.
 
@@ -50,7 +52,9 @@ class Signals:
 
     def __init__(self, strategy: MergeStrategy, sites: Iterable[Site]) -> None:
         self.words = asked(strategy)
+        sites = list(sites)
         self._normalize = {site.name: site.normalize for site in sites}
+        self._keys = {site.name: _keys(site) for site in sites}
         silent = [name for name, normalize in self._normalize.items() if normalize is None]
         if "normalized" in self.words and silent:
             raise ValueError(
@@ -61,11 +65,23 @@ class Signals:
     def added(self, ctx: LayerContext, x: Tensor, folded: Callable[[Tensor], Tensor]) -> LayerContext:
         """The context with those signals that need the site's (B, N, C) tokens, folded as the strategy sees them."""
         normalize = self._normalize[ctx.site] if "normalized" in self.words else None
-        if normalize is None:
-            return ctx
-        return dataclasses.replace(ctx, signals={**ctx.signals, "normalized": folded(normalize(x))})
+        made = {} if normalize is None else {"normalized": folded(normalize(x))}
+        if "keys" in self.words:
+            made["keys"] = folded(self._keys[ctx.site](x))
+        return dataclasses.replace(ctx, signals={**ctx.signals, **made}) if made else ctx
+
+
+def _keys(site: Site) -> Callable[[Tensor], Tensor]:
+    """Makes the keys of a site's first attention from the block's (B, N, C) input, or what stands for them."""
+    attention = next(iter(site.parts("self_attention")), None)
+    normalize, to_k, heads = site.normalize, getattr(attention, "to_k", None), getattr(attention, "heads", 1)
+    if normalize is None:
+        return lambda x: x
+    if not isinstance(to_k, nn.Module):
+        return normalize
+    return lambda x: to_k.forward(normalize(x)).unflatten(-1, (heads, -1)).mean(-2)  # not its hooks, which merge
 
 
 def toy_signals(strategy: MergeStrategy, x: Tensor) -> dict[str, Any]:
     """What a strategy is given for (B, N, C) tokens of no model, at the first step: the plain norm of the channels."""
-    return {"normalized": F.layer_norm(x, x.shape[-1:])} if "normalized" in asked(strategy) else {}
+    return {word: F.layer_norm(x, x.shape[-1:]) for word in ("normalized", "keys") if word in asked(strategy)}

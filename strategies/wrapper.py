@@ -41,6 +41,11 @@ class Wrapper(MergeStrategy):
         return self.inner.memory
 
     @property
+    def waits(self) -> bool:
+        """Inherited from ``inner``."""
+        return self.inner.waits
+
+    @property
     def batch_shared(self) -> bool:
         """Inherited from ``inner``."""
         return self.inner.batch_shared

@@ -8,10 +8,10 @@ import torch
 
 from mergekit_diff import MergePlan, MergeStrategy, make, names
 from mergekit_diff.components import Defaults
-from mergekit_diff.reductions import Pick
+from mergekit_diff.reductions import Mlerp, Pick
 from mergekit_diff.signals import toy_signals
 
-GRIDS = [(8, 8), (6, 10), (7, 9), (1, 1), (2, 1), (3, 3), (3, 4, 5), (17,)]
+GRIDS = [(8, 8), (6, 10), (7, 9), (1, 1), (2, 1), (3, 3), (1, 7), (17,), (5,), (3, 4, 5), (5, 2, 3), (1, 3, 3)]
 RATIOS = (0.0, 0.25, 0.5, 0.75, 0.95)
 LOOSE = {torch.float64: 1e-6, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 STRATEGIES = names("strategy")
@@ -32,8 +32,13 @@ def strategy_of(case, **settings) -> MergeStrategy:
 
 
 def plan_of(case, x, ctx, **settings) -> MergePlan:
-    """The plan for ``x``; by what a strategy asks for, one that comes after a plan for other tokens."""
+    """The plan for ``x``; by what a strategy asks for, one that comes after a plan for other tokens.
+
+    On a grid of more axes, of one token each, if it takes no other.
+    """
     strategy = strategy_of(case, **settings)
+    while len(ctx.grid) not in strategy.axes:
+        ctx = dataclasses.replace(ctx, grid=(*ctx.grid, 1))
     signals = toy_signals(strategy, x)
     if "last_plan" in strategy.asks():
         before = x.roll(1, -1).mul(-1)
@@ -61,6 +66,8 @@ def assert_laws(plan, x, tolerance):
     assert merged.shape == (batch, m, x.shape[2]) and merged.dtype == x.dtype and plan.unmerge(merged).shape == x.shape
     if plan.reduction == Pick():
         assert torch.equal(merged, plan.select(x))
+    elif plan.reduction == Mlerp():
+        assert merged.isfinite().all()
     elif plan.weight is None:
         sizes = torch.stack([row.bincount(minlength=m) for row in plan.assign])[..., None]
         kept = (merged.double() * sizes).sum(1)
@@ -131,7 +138,7 @@ def test_laws_hold_where_all_tokens_are_alike(name, context):
 def test_ratio_that_fits_the_grid_is_granted(name, grid, ratio, context, tokens):
     x = tokens(2, math.prod(grid))
     plan = plan_of(name, x, context(grid), ratio=ratio)
-    assert abs(plan.granted - ratio) < 0.1
+    assert abs(plan.granted - min(ratio, strategy_of(name).max_ratio)) < 0.1
 
 
 @pytest.mark.parametrize("grid", [(7, 9), (16, 16), (10, 13)], ids=str)
@@ -154,7 +161,8 @@ def test_same_tokens_and_context_give_the_same_plan(name, context, tokens):
 
 @pytest.mark.parametrize("name", CASES, ids=str)
 def test_a_row_gets_the_plan_that_it_would_get_alone(name, context, tokens):
-    assert not strategy_of(name).batch_shared
+    if strategy_of(name).batch_shared:
+        pytest.skip("it says that rows share their number of tokens")
     x, ctx = tokens(3, 64), context((8, 8))
     together, alone = plan_of(name, x, ctx, ratio=0.5), plan_of(name, x[1:2], ctx, ratio=0.5)
     y = together.merge(x)
@@ -183,10 +191,9 @@ def test_strategy_is_a_frozen_value_with_a_ratio_and_a_source(name):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_ratio_schedule_is_followed(name, context, tokens):
-    strategy = make("strategy", {"name": name, "ratio": {"name": "step", "values": [0.75, 0.0], "at": [0.5]}})
-    x = tokens(1, 64)
-    assert strategy.plan(x, context((8, 8), progress=0.2)).num_groups < 64
-    assert strategy.plan(x, context((8, 8), progress=0.7)).num_groups == 64
+    ratio, x = {"name": "step", "values": [0.75, 0.0], "at": [0.5]}, tokens(1, 64)
+    assert plan_of(name, x, context((8, 8), progress=0.2), ratio=ratio).num_groups < 64
+    assert plan_of(name, x, context((8, 8), progress=0.7), ratio=ratio).num_groups == 64
 
 
 @pytest.mark.parametrize("name", ("random-dest", "tomesd"))
