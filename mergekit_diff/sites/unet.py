@@ -8,10 +8,10 @@ from torch import nn
 from . import ROLES, Site, parts, register_family
 
 OVER_TIME = "its tokens are the frames at one place, which would merge over time"
-VIDEO = ("UNetMotionModel", "UNet3DConditionModel", "UNetSpatioTemporalConditionModel")
 
 
-@register_family("UNet2DConditionModel", "ControlNetModel", *VIDEO)
+@register_family("UNetSpatioTemporalConditionModel", channels=2)
+@register_family("UNet2DConditionModel", "ControlNetModel", "UNetMotionModel", "UNet3DConditionModel")
 def sites(model: nn.Module) -> Iterable[Site]:
     """The transformer blocks in the order in which they run; a level is a resolution that has at least one."""
     blocks = [

@@ -63,7 +63,7 @@ def by_numbers(arguments: Mapping[str, Any]) -> Layout:
     return noisy(grid, arguments["timestep"])
 
 
-@register_family("CogVideoXTransformer3DModel")
+@register_family("CogVideoXTransformer3DModel", channels=2)
 def cogvideox(model: Model) -> Iterable[Site]:
     """CogVideoX: two streams for the attention, and a feed-forward over both; positions are absolute, or a table of rotations."""
     config, rotary = model.config, model.config.use_rotary_positional_embeddings
