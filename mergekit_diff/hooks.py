@@ -82,7 +82,8 @@ class SiteHooks:
     ) -> Arguments | None:
         arguments = signature.read(args, kwargs)
         x: Tensor = arguments[signature.first]
-        self.plan, self.key_value = self.choose(x)
+        self.plan, key_value = self.choose(x)
+        self.key_value = None if key_value is None or not serves(key_value, "key_value") else key_value
         self._place, self._whole = self.layout(x), None
         beside = self.site.joint or x.shape[1] > self._place.number
         self._is_sized = beside if self.proportional is None else self.proportional
@@ -95,9 +96,10 @@ class SiteHooks:
         return signature.place(args, kwargs, self._followed(arguments, x, merged))
 
     def _after_block(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401
+        place, key = self._place, (self.site.name, "block", 0, self.site.output)
         if self._whole is None or self.plan is None:
-            return output
-        (x, merged), plan, place = self._whole, self.plan, self._place
+            return output if self.outputs is None else _in_output(output, key[3:], lambda y, _: self._recorded(y, key, None))
+        (x, merged), plan = self._whole, self.plan
         self._whole = None
 
         def back(y: Tensor) -> Tensor:
@@ -105,21 +107,19 @@ class SiteHooks:
             before, after = x.narrow(1, begin, plan.num_tokens), merged.narrow(1, begin, plan.num_groups)
             return before + plan.unmerge(y - after)
 
-        return _in_output(output, (self.site.output,), lambda y, _: within(y, place, plan.num_groups, back))
+        def whole(y: Tensor, i: int) -> Tensor:
+            y = within(y, place, plan.num_groups, back)
+            return y if self.outputs is None else self._recorded(y, key, plan)
+
+        return _in_output(output, (self.site.output,), whole)
 
     def _serving(self, role: str) -> Plan | None:
         """The shared plan, where tokens merge by it in a role."""
         return self.plan if role in self.roles and self.plan is not None and serves(self.plan, role) else None
 
     def _check_keep(self) -> None:
-        for plan, whole in ((self.plan, "block" in self.roles), (self.key_value, True)):
-            if not isinstance(plan, MergePlan | ReadyPlan) or plan.keep == 0:
-                continue
-            if self.outputs is None:
-                raise ValueError(f"{self.site.name}: a plan with keep={plan.keep}: expected 'output' in its strategy's needs")
-            if whole:
-                reason = "expected keep=0 in the roles block and key_value, which unmerge no layer's output"
-                raise ValueError(f"{self.site.name}: {reason}; got {plan.keep}")
+        if isinstance(self.plan, MergePlan | ReadyPlan) and self.plan.keep > 0 and self.outputs is None:
+            raise ValueError(f"{self.site.name}: expected 'output' in the strategy's needs for a plan with keep={self.plan.keep}")
 
     def _attach_part(self, role: str, number: int, part: nn.Module) -> list[RemovableHandle]:
         signature = Signature(part)

@@ -57,7 +57,8 @@ class MergePlan:
         weight: (B, N) weight of every token in its group's mean, summing to 1 in each group; None is the plain mean.
         reduction: how the tokens of a group become one.
         keep: when unmerging, this share of what the layer returned for a token at the last step is blended into the output of
-            its group, in [0, 1]; tokens that are alone get theirs. The strategy must ask for "output".
+            its group, in [0, 1]; tokens that are alone get theirs. The strategy must ask for "output". It changes nothing in
+            "key_value", where nothing is unmerged.
         roles: the roles that this plan serves; nothing merges in others. None is all.
 
     Raises:

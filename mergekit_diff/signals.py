@@ -21,7 +21,8 @@ SIGNALS = {
     "keys": "(B, N, c) keys of the block's first attention, before any rotation and averaged over its heads, for the rows that "
     "the strategy sees; where a block has no map of its own for keys, its `normalized`, and where that is refused, its input",
     "prediction": "a `Prediction`: the guidance difference of the denoiser's last outputs and their change over the last two "
-    "steps, averaged over channels, on the site's grid; absent at the first step of an image",
+    "steps, averaged over channels, on the site's grid, of all frames also where some are clean; absent at the first step of "
+    "an image",
     "output": "nothing to read: the session records what every layer with this strategy's roles returned at the last step, so "
     "that `MergePlan(keep=...)` can blend it in; a tensor (B, N, C) a layer",
     "age": "(B, N) float32, the number of steps since a token was last in a group of its own, for the rows that the strategy "

@@ -33,6 +33,7 @@ class StructureThenDetail(RatioSchedule):
             raise ValueError(f"expected 0 <= deviation <= mean < 1 - deviation, got {self.mean} and {self.deviation}")
 
     def __call__(self, ctx: LayerContext) -> float:
+        """From ``mean + deviation`` at the first timestep to ``mean - deviation`` at the last."""
         return self.mean - self.deviation + 2 * self.deviation * math.cos(ctx.progress * math.pi / 2)
 
 
