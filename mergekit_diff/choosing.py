@@ -67,6 +67,7 @@ class Chooser:
     def forget(self) -> None:
         """The session is over."""
         self._recomputation.clear()
+        self._planner.forget()
         self.calls = {}
 
     def leave_out(self, site: Site) -> None:

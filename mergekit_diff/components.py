@@ -81,6 +81,14 @@ class MergeStrategy(Part):
         """
         return self.needs
 
+    def at(self, ctx: LayerContext) -> "MergeStrategy":
+        """The strategy as it is at one moment; itself, unless it works in phases.
+
+        What :meth:`plan` does differently in each phase must be a setting that this chooses: a compiled session has a graph for
+        every value of a number that ``plan`` reads from ``ctx``, and a plan is used no longer than its phase.
+        """
+        return self
+
     @property
     def memory(self) -> int | None:
         """The number of steps after which ``last_plan`` is withheld once, so that the strategy starts anew; None is never.

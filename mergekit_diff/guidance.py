@@ -48,6 +48,11 @@ class Guidance:
             raise ValueError(f"share='cfg': expected rows [uncond, cond], so an even batch; got {batch}")
         return (1, 0) if batch % 2 else (2, int(self.form == "uncond-cond"))
 
+    def halves(self, batch: int) -> bool:
+        """Whether this many rows are the two halves of guidance, shared or not."""
+        guides = getattr(self.pipe, "do_classifier_free_guidance", self.asked and self.shares)
+        return self.form != "calls" and bool(guides) and batch % 2 == 0
+
     @property
     def _is_shared(self) -> bool:
         return self.shares and bool(getattr(self.pipe, "do_classifier_free_guidance", self.asked))

@@ -44,6 +44,15 @@ def representatives(plan: Plan, batch: int, device: torch.device) -> Tensor:
     return plan.select(tokens.expand(batch, -1, 1)).squeeze(-1)
 
 
+def placed(y: Tensor, plan: Plan) -> Tensor:
+    """(B, N, C) with the rows of the groups (B, M, C) at their representatives, where ``select`` finds them; zero elsewhere.
+
+    ``unmerge`` would do for a partition; a plan whose groups overlap would mix the rows.
+    """
+    index = representatives(plan, len(y), y.device)[..., None].expand(-1, -1, y.shape[-1])
+    return y.new_zeros(len(y), plan.num_tokens, y.shape[-1]).scatter(1, index, y)
+
+
 def selected(value: Any, rows: Rows, layout: Layout, index: Tensor) -> Any:  # noqa: ANN401
     """An argument with the rows of the representatives alone, and the rows of other tokens unchanged.
 

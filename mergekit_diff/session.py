@@ -24,7 +24,9 @@ from .ledger import Ledger
 from .options import Options
 from .plan import Plan
 from .planner import Planner
+from .recording import Records
 from .report import MergeReport
+from .signals import asked
 from .sites import Site
 from .target import denoisers_of, is_compiled
 
@@ -55,6 +57,7 @@ class MergeSession:
         check_caches(sites, self._roles)
         refresh, share = self.options.refresh or 1, tuple(self.options.share or ())
         guidance = Guidance(self._pipe, family.guidance, "cfg" in share, asked=options.share is not None)
+        self._records = Records(asked(strategy), self._clock, guidance)
         planner = Planner(
             strategy,
             self._clock,
@@ -64,6 +67,7 @@ class MergeSession:
             by_grid="grid" in share,
             guidance=guidance,
             seed=self.options.seed,
+            records=self._records,
         )
         self._gate = None if self.options.gate == "none" else Gate(self.options.gate, refresh)
         self._ledger = Ledger(strategy, found, self._roles)
@@ -92,7 +96,7 @@ class MergeSession:
 
     def report(self) -> MergeReport:
         """What was merged so far: ratios asked and granted, and the reasons where nothing was, for every site."""
-        return self._ledger.report()
+        return self._ledger.report(self._records.most)
 
     def plans(self) -> dict[tuple[str, str], tuple[Plan, tuple[int, ...]]]:
         """The latest plan, with its grid, of every (site, role) that had one; of the class that the strategy returned."""
@@ -161,6 +165,7 @@ class MergeSession:
         for compiled in self._compiled.values():
             compiled.put_back()
         self._chooser.forget()
+        self._records.clear()
         self._handles, self._compiled = [], {}
         for denoiser in self._denoisers:
             _ATTACHED.discard(denoiser.model)
@@ -197,6 +202,7 @@ class MergeSession:
             self._clock.tick(0.0 if timestep is None else timestep, denoiser.batch(args, kwargs), denoiser.scheduler)
             if self._clock.step == 0 and self._clock.call == 0:
                 check_caches(self._sites, self._roles)
+            self._records.begin()
             layouts = self._layouts.begin(module, args, kwargs)
             compiled = self._compiled.get(module)
             if compiled is not None:
@@ -208,6 +214,9 @@ class MergeSession:
             compiled = self._compiled.get(module)
             if compiled is not None and output is not None:  # None if it raised
                 compiled.learn(inputs[0], self._chooser.calls.values())
+            if output is not None:
+                contexts = [call.turn.ctx for call in self._chooser.calls.values()]
+                self._records.end(output, denoiser.family.channels, contexts)
             self._chooser.calls = {}
 
         self._handles.append(denoiser.model.register_forward_pre_hook(on_call, with_kwargs=True))
@@ -232,6 +241,7 @@ class MergeSession:
             proportional=self.options.proportional,
             rotary=self.options.rotary or "values",
             bypassed=lambda: self._chooser.leave_out(site),
+            outputs=self._records.outputs,
         )
 
     def _is_eager(self) -> bool:

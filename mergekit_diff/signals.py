@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .components import LayerContext, MergeStrategy
+from .recording import Prediction, Records
 from .registry import one_of
 from .sites import Site
 
@@ -19,6 +20,13 @@ SIGNALS = {
     "its first norm; refused where that norm also reads the timestep",
     "keys": "(B, N, c) keys of the block's first attention, before any rotation and averaged over its heads, for the rows that "
     "the strategy sees; where a block has no map of its own for keys, its `normalized`, and where that is refused, its input",
+    "prediction": "a `Prediction`: the guidance difference of the denoiser's last outputs and their change over the last two "
+    "steps, averaged over channels, on the site's grid, of all frames also where some are clean; absent at the first step of "
+    "an image",
+    "output": "nothing to read: the session records what every layer with this strategy's roles returned at the last step, so "
+    "that `MergePlan(keep=...)` can blend it in; a tensor (B, N, C) a layer",
+    "age": "(B, N) float32, the number of steps since a token was last in a group of its own, for the rows that the strategy "
+    "sees; absent where `last_plan` is, but for windows and `memory`",
 }
 """Every word that a strategy may ask for, and what ``LayerContext.signals`` then has under it.
 
@@ -45,13 +53,14 @@ class Signals:
     Args:
         strategy: asks for them.
         sites: where it makes plans.
+        records: what the session records.
 
     Raises:
         ValueError: the strategy asks for an unknown word, or for one that a site cannot give.
     """
 
-    def __init__(self, strategy: MergeStrategy, sites: Iterable[Site]) -> None:
-        self.words = asked(strategy)
+    def __init__(self, strategy: MergeStrategy, sites: Iterable[Site], records: Records) -> None:
+        self.words, self._records = asked(strategy), records
         sites = list(sites)
         self._normalize = {site.name: site.normalize for site in sites}
         self._keys = {site.name: _keys(site) for site in sites}
@@ -61,6 +70,24 @@ class Signals:
                 f"{type(strategy).__name__} needs 'normalized', but {len(silent)} of {len(self._normalize)} blocks do not offer "
                 f"their attention's input as a norm of the tokens alone, the first is {silent[0]}"
             )
+
+    def recorded(self, ctx: LayerContext, batch: int, rows: Callable[[Tensor], Tensor], together: bool) -> dict[str, Any]:
+        """The signals from the records.
+
+        Args:
+            ctx: where and when.
+            batch: number of rows of the block's input.
+            rows: takes of values for these rows those that the strategy sees.
+            together: whether these have one plan, and so their mean value.
+        """
+        found = self._records.prediction(ctx.grid, batch) if "prediction" in self.words else None
+        if found is None:
+            return {}
+
+        def seen(values: Tensor | None) -> Tensor | None:
+            return None if values is None else rows(values).mean(0, keepdim=True) if together else rows(values)
+
+        return {"prediction": Prediction(seen(found.guidance), seen(found.change))}
 
     def added(self, ctx: LayerContext, x: Tensor, folded: Callable[[Tensor], Tensor]) -> LayerContext:
         """The context with those signals that need the site's (B, N, C) tokens, folded as the strategy sees them."""

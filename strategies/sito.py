@@ -46,18 +46,30 @@ class SiTo(MergeStrategy):
 
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
         """Pruned tokens and where each is copied from, for (B, N, C) tokens."""
-        n, unit = x.shape[1], directions(x)
-        score = (unit @ unit.sum(1)[..., None]).squeeze(-1) + self.noise * _normal(ctx.noise)
-        base, others = apart(highest(score, windows(ctx, self.stride, x.device)), n)
-        count = min(int(n * self.ratio(ctx)), others.shape[1])
-        if not count:
-            return joined(n, others, others, 0, PICK)
-        likeness, _ = nearest(rows(unit, others), rows(unit, base), COSINE)
-        pruned, kept = apart(pick(others, likeness.topk(count).indices), n)
-        _, index = nearest(rows(unit, pruned), rows(unit, kept), COSINE)
-        return joined(n, pruned, pick(kept, index), count, PICK)
+        unit = directions(x)
+        score = (unit @ unit.sum(1)[..., None]).squeeze(-1) + self.noise * normal(ctx.noise)
+        return pruned(unit, highest(score, windows(ctx, self.stride, x.device)), self.ratio(ctx))
 
 
-def _normal(uniform: Tensor) -> Tensor:
+def pruned(unit: Tensor, base: Tensor, ratio: float) -> MergePlan:
+    """Prune the tokens most similar to a base token, and copy each from the most similar one that is kept.
+
+    Args:
+        unit: (B, N, C) tokens of length one.
+        base: (B, W) tokens that are kept.
+        ratio: share of all tokens that is pruned, at most all others.
+    """
+    n = unit.shape[1]
+    base, others = apart(base, n)
+    count = min(int(n * ratio), others.shape[1])
+    if not count:
+        return joined(n, others, others, 0, PICK)
+    likeness, _ = nearest(rows(unit, others), rows(unit, base), COSINE)
+    gone, kept = apart(pick(others, likeness.topk(count).indices), n)
+    _, index = nearest(rows(unit, gone), rows(unit, kept), COSINE)
+    return joined(n, gone, pick(kept, index), count, PICK)
+
+
+def normal(uniform: Tensor) -> Tensor:
     """Normal numbers from those of [0, 1)."""
     return torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from mergekit_diff.components import Defaults, MergeStrategy, RatioSchedule
+from mergekit_diff.components import Defaults, LayerContext, MergeStrategy, RatioSchedule
 from mergekit_diff.schedules import Constant
 
 from .retom import ReToM
@@ -34,6 +34,11 @@ class Wrapper(MergeStrategy):
     def asks(self) -> tuple[str, ...]:
         """Inherited from ``inner``."""
         return self.inner.asks()
+
+    def at(self, ctx: LayerContext) -> MergeStrategy:
+        """Itself, with the phase of ``inner``."""
+        inner = self.inner.at(ctx)
+        return self if inner is self.inner else dataclasses.replace(self, inner=inner)
 
     @property
     def memory(self) -> int | None:

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from mergekit_diff import MergePlan, MergeStrategy, make, names
+from mergekit_diff import MergePlan, MergeStrategy, SoftPlan, make, names
 from mergekit_diff.components import Defaults
+from mergekit_diff.recording import Prediction
 from mergekit_diff.reductions import Mlerp, Pick
 from mergekit_diff.signals import toy_signals
 
@@ -22,6 +23,9 @@ SETTINGS = [
     {"name": "retom", "rank": "grid", "keep_representatives": 5},
     {"name": "random-dest", "rank": "grid", "draw": "still", "keep_representatives": 5},
     {"name": "dynamic-ratio", "inner": {"name": "retom", "tokens": "normalized", "keep_representatives": 5}},
+    {"name": "sdtm", "phase": "detail"},
+    {"name": "imtome", "phase": "merging"},
+    {"name": "toma", "window": 3, "sharpness": 5.0},
 ]
 CASES = [*STRATEGIES, *SETTINGS]
 """Every strategy with its defaults, and settings that change what some of them do."""
@@ -31,7 +35,7 @@ def strategy_of(case, **settings) -> MergeStrategy:
     return make("strategy", {**(case if isinstance(case, dict) else {"name": case}), **settings})
 
 
-def plan_of(case, x, ctx, **settings) -> MergePlan:
+def plan_of(case, x, ctx, **settings) -> MergePlan | SoftPlan:
     """The plan for ``x``; by what a strategy asks for, one that comes after a plan for other tokens.
 
     On a grid of more axes, of one token each, if it takes no other.
@@ -44,13 +48,20 @@ def plan_of(case, x, ctx, **settings) -> MergePlan:
         before = x.roll(1, -1).mul(-1)
         last = strategy.plan(before, dataclasses.replace(ctx, signals=toy_signals(strategy, before)))
         signals["last_plan"] = last
+    if "prediction" in strategy.asks():
+        signals["prediction"] = Prediction(x.float().square().mean(-1), x.float().abs().amax(-1))
+    if "age" in strategy.asks():
+        signals["age"] = (4 * x.float().abs().mean(-1)).round()
     plan = strategy.plan(x, dataclasses.replace(ctx, signals=signals))
-    assert isinstance(plan, MergePlan), f"{strategy.name} left {ctx.grid} alone"
+    assert isinstance(plan, MergePlan | SoftPlan), f"{strategy.name} left {ctx.grid} alone"
     return plan
 
 
 def assert_laws(plan, x, tolerance):
     """What the contract says of every plan for the tokens ``x``."""
+    if isinstance(plan, SoftPlan):
+        assert_soft_laws(plan, x, tolerance)
+        return
     batch, n, _ = x.shape
     m, rows = plan.rep.shape[1], len(plan.assign)
     assert rows in (1, batch) and plan.assign.shape == (rows, n) and plan.rep.shape == (rows, m)
@@ -76,6 +87,25 @@ def assert_laws(plan, x, tolerance):
         total = torch.zeros(rows, m).scatter_add_(1, plan.assign, plan.weight.float())
         torch.testing.assert_close(total, torch.ones(rows, m))
         assert plan.weight.min() >= 0
+
+
+def assert_soft_laws(plan, x, tolerance):
+    """Rows of both matrices sum to 1, so that a grid of equal windows comes back; every kept token is one of its window."""
+    (batch, n, channels), m = x.shape, plan.num_groups
+    assert plan.num_tokens == n and 1 <= m <= n and plan.rep.shape == (batch, m)
+    for matrices in (plan.down, plan.up):
+        for matrix in matrices:
+            assert matrix.min() >= 0
+            torch.testing.assert_close(matrix.sum(-1), torch.ones_like(matrix[..., 0]), atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(plan.sizes.sum(1), torch.full((batch,), float(n)), atol=tolerance * n, rtol=tolerance)
+    assert plan.sizes.min() > 0 and all(len(row.unique()) == m for row in plan.rep)
+    windows = [(torch.arange(len(g)) / 64 + i)[:, None].expand_as(g).flatten() for i, g in enumerate(plan.windows.groups)]
+    flat = torch.cat(windows)[plan.windows.back][None, :, None].expand(batch, -1, channels).to(x.dtype)
+    merged = plan.merge(flat)
+    assert merged.shape == (batch, m, channels) and merged.dtype == x.dtype
+    torch.testing.assert_close(plan.unmerge(merged), flat, atol=4 * tolerance, rtol=4 * tolerance)
+    torch.testing.assert_close(plan.select(flat), merged, atol=4 * tolerance, rtol=4 * tolerance)
+    assert plan.assign.shape == (batch, n) and 0 <= plan.assign.min() and plan.assign.max() < m
 
 
 @pytest.mark.parametrize("ratio", RATIOS)

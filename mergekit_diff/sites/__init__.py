@@ -39,6 +39,7 @@ class Family:
         timestep: name of the argument with the timestep.
         time: what the model is called with, a key of ``TIMES``.
         guidance: how it gets the halves of guidance, one of ``GUIDANCE``.
+        channels: the axis of the channels in what it returns; of (B, N, C) outputs they are the last in any case.
 
     Raises:
         ValueError: an unknown word.
@@ -48,6 +49,7 @@ class Family:
     timestep: str = "timestep"
     time: str = "t"
     guidance: str = "uncond-cond"
+    channels: int = 1
 
     def __post_init__(self) -> None:
         one_of(self.time, tuple(TIMES), "time of a family")
@@ -58,7 +60,7 @@ _FAMILIES: dict[str, Family] = {}
 
 
 def register_family(
-    *class_names: str, timestep: str = "timestep", time: str = "t", guidance: str = "uncond-cond"
+    *class_names: str, timestep: str = "timestep", time: str = "t", guidance: str = "uncond-cond", channels: int = 1
 ) -> Callable[[FindSites], FindSites]:
     """Decorator: register the function that finds the sites of models of these classes.
 
@@ -67,6 +69,7 @@ def register_family(
         timestep: as in :class:`Family`.
         time: as in :class:`Family`.
         guidance: as in :class:`Family`.
+        channels: as in :class:`Family`.
 
     >>> @register_family("MyTransformer")
     ... def sites(model):
@@ -75,7 +78,7 @@ def register_family(
     """
 
     def known(find: FindSites) -> FindSites:
-        _FAMILIES.update(dict.fromkeys(class_names, Family(find, timestep, time, guidance)))
+        _FAMILIES.update(dict.fromkeys(class_names, Family(find, timestep, time, guidance, channels)))
         return find
 
     return known

@@ -12,13 +12,13 @@ OVER_TIME = "its tokens are the frames at one place, which would merge over time
 VIDEO = (
     "UNetMotionModel",
     "UNet3DConditionModel",
-    "UNetSpatioTemporalConditionModel",
     "I2VGenXLUNet",
     "SparseControlNetModel",
 )
 CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel", "UNetControlNetXSModel")
 
 
+@register_family("UNetSpatioTemporalConditionModel", channels=2)
 @register_family("UNet2DConditionModel", "UNet2DModel", "AudioLDM2UNet2DConditionModel", *CONTROLNETS, *VIDEO)
 def sites(model: nn.Module) -> Iterable[Site]:
     """The transformer blocks in the order in which they run; a level is a resolution that has at least one."""

@@ -58,7 +58,7 @@ def after_history(*sizes: int) -> Callable[[Mapping[str, Any]], Layout]:
     return later
 
 
-@register_family("CogVideoXTransformer3DModel", "ConsisIDTransformer3DModel")
+@register_family("CogVideoXTransformer3DModel", "ConsisIDTransformer3DModel", channels=2)
 def cogvideox(model: Model) -> Iterable[Site]:
     """CogVideoX: two streams for the attention, and a feed-forward over both; positions are absolute, or a table of rotations."""
     config, rotary = model.config, model.config.use_rotary_positional_embeddings
