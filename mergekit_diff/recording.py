@@ -78,12 +78,12 @@ class Records:
         if self.outputs is not None:
             self.outputs.select(self._clock.call)
 
-    def end(self, output: Any, channels: int, contexts: Iterable[LayerContext]) -> None:  # noqa: ANN401
+    def end(self, output: Any, channels: int | None, contexts: Iterable[LayerContext]) -> None:  # noqa: ANN401
         """It has returned.
 
         Args:
             output: what it returned.
-            channels: the axis of its channels.
+            channels: the axis of its channels, as in :class:`mergekit_diff.sites.Family`.
             contexts: of the plans in use.
 
         Raises:
@@ -133,7 +133,7 @@ class Records:
             self.most[word] = max(self.most[word], sum(t.numel() * t.element_size() for t in tensors))
 
 
-def sample_of(output: Any, channels: int) -> Tensor:  # noqa: ANN401
+def sample_of(output: Any, channels: int | None) -> Tensor:  # noqa: ANN401
     """What a denoiser predicts, with the channels behind the batch: (B, C, ...).
 
     Raises:
@@ -144,7 +144,7 @@ def sample_of(output: Any, channels: int) -> Tensor:  # noqa: ANN401
         sample = torch.stack(sample)
     if not isinstance(sample, Tensor) or sample.dim() < 3:
         raise ValueError(f"expected a denoiser that returns its prediction as a tensor, got {type(output).__name__}")
-    return sample.movedim(-1 if sample.dim() == 3 else channels, 1)
+    return sample.movedim((-1 if sample.dim() == 3 else 1) if channels is None else channels, 1)
 
 
 def _apart(a: Tensor, b: Tensor) -> Tensor | None:

@@ -5,13 +5,14 @@ import math
 
 import pytest
 import torch
-from tiny_families import FAMILIES, build
+from tiny_families import FAMILIES, TRANSFORMERS, build
 from tiny_families import predict as predict_family
 from torch.nn import functional as F
 
 from mergekit_diff import MergePlan, MergeStrategy, RatioSchedule, make, merging
 from mergekit_diff.plan import serves
 from mergekit_diff.recording import sample_of
+from mergekit_diff.sites import family_of
 
 SITE = "down_blocks.0.attentions.0.transformer_blocks.0"
 BY_SIGNAL = ("imtome", "dato", "sdtm")
@@ -157,13 +158,26 @@ def test_nothing_is_recorded_for_others_and_nothing_stays_after_the_session(unet
 def test_an_output_that_is_no_prediction_is_refused_in_one_line():
     for output in (([torch.zeros(1, 2)], torch.zeros(1)), {"residuals": torch.zeros(1)}, torch.zeros(2, 3)):
         with pytest.raises(ValueError, match="expected a denoiser that returns its prediction") as raised:
-            sample_of(output, 1)
+            sample_of(output, None)
         assert "\n" not in str(raised.value)
-    assert sample_of(torch.zeros(1, 3, 4, 5, 6), 2).shape == (1, 4, 3, 5, 6) and sample_of(torch.zeros(1, 9, 4), 1).shape == (
-        1,
-        4,
-        9,
-    )
+    assert sample_of(torch.zeros(1, 3, 4, 5, 6), 2).shape == (1, 4, 3, 5, 6)
+    assert sample_of(torch.zeros(1, 9, 4), None).shape == (1, 4, 9)
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_every_family_says_where_the_channels_of_its_output_are(name):
+    model, inputs = build(name)
+    with torch.no_grad():
+        output = model(**inputs, return_dict=False)
+    grid = FAMILIES[name].grid
+    try:
+        places = sample_of(output, family_of(model).channels).shape[2:]
+    except ValueError:
+        pytest.skip("it returns no prediction, as a ControlNet")
+    if len(places) < len(grid):
+        assert places[0] >= math.prod(grid)
+    else:
+        assert all(place % side == 0 for place, side in zip(places[-len(grid) :], grid, strict=True))
 
 
 @pytest.mark.parametrize("role", ("self_attention", "feed_forward", "cross_attention"))

@@ -1,8 +1,8 @@
 """Every tiny random model beyond the plain U-Net."""
 
+import tiny_audio as tiny_audio
 import tiny_controlnets as tiny_controlnets
 import tiny_flux_like as tiny_flux_like
-import tiny_audio as tiny_audio
 import tiny_image as tiny_image
 import tiny_image_joint as tiny_image_joint
 import tiny_image_unets as tiny_image_unets

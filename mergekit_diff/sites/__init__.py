@@ -39,7 +39,7 @@ class Family:
         timestep: name of the argument with the timestep.
         time: what the model is called with, a key of ``TIMES``.
         guidance: how it gets the halves of guidance, one of ``GUIDANCE``.
-        channels: the axis of the channels in what it returns; of (B, N, C) outputs they are the last in any case.
+        channels: the axis of the channels in what it returns; None is 1, or of (B, N, C) outputs the last.
 
     Raises:
         ValueError: an unknown word.
@@ -49,7 +49,7 @@ class Family:
     timestep: str = "timestep"
     time: str = "t"
     guidance: str = "uncond-cond"
-    channels: int = 1
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         one_of(self.time, tuple(TIMES), "time of a family")
@@ -60,7 +60,11 @@ _FAMILIES: dict[str, Family] = {}
 
 
 def register_family(
-    *class_names: str, timestep: str = "timestep", time: str = "t", guidance: str = "uncond-cond", channels: int = 1
+    *class_names: str,
+    timestep: str = "timestep",
+    time: str = "t",
+    guidance: str = "uncond-cond",
+    channels: int | None = None,
 ) -> Callable[[FindSites], FindSites]:
     """Decorator: register the function that finds the sites of models of these classes.
 

@@ -13,7 +13,7 @@ def by_length(arguments: Mapping[str, Any]) -> Layout:
     return Layout((number,), start=-number)
 
 
-@register_family("StableAudioDiTModel")
+@register_family("StableAudioDiTModel", channels=1)
 def stable_audio(model: Model) -> Iterable[Site]:
     """Stable Audio: a line of tokens behind a global one."""
     for name, block in listed(model, "transformer_blocks"):
@@ -28,7 +28,7 @@ def stable_audio(model: Model) -> Iterable[Site]:
         )  # fmt: skip
 
 
-@register_family("StableAudio3DiTModel", time="t/1000")
+@register_family("StableAudio3DiTModel", time="t/1000", channels=1)
 def stable_audio_3(model: Model) -> Iterable[Site]:
     """Stable Audio 3: differential attention of a line behind memory tokens, with one map for queries, keys and values."""
     size = model.config.patch_size
@@ -48,7 +48,7 @@ def stable_audio_3(model: Model) -> Iterable[Site]:
         )  # fmt: skip
 
 
-@register_family("MiniMaxMusic3Transformer1DModel", guidance="calls")
+@register_family("MiniMaxMusic3Transformer1DModel", guidance="calls", channels=1)
 def minimax_music(model: Model) -> Iterable[Site]:
     """MiniMax Music 3: a line of tokens behind one for the timestep."""
     without = {"cross_attention": "what is sung is added to its tokens"}

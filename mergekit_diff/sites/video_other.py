@@ -40,7 +40,7 @@ def in_front(arguments: Mapping[str, Any]) -> Layout:
     return noisy(grid, arguments["timestep"], in_front=True)
 
 
-@register_family("Kandinsky5Transformer3DModel", guidance="calls")
+@register_family("Kandinsky5Transformer3DModel", guidance="calls", channels=-1)
 def kandinsky_5(model: Model) -> Iterable[Site]:
     """Kandinsky 5, for images, editing and videos."""
     layout = channels_last(model.config)
@@ -57,7 +57,7 @@ def kandinsky_5(model: Model) -> Iterable[Site]:
         )  # fmt: skip
 
 
-@register_family("Kandinsky6Transformer3DModel", guidance="calls")
+@register_family("Kandinsky6Transformer3DModel", guidance="calls", channels=-1)
 def kandinsky_6(model: Model) -> Iterable[Site]:
     """Kandinsky 6: a block for the video and one for the sound, which also attend to each other; the video's tokens merge."""
     layout = channels_last(model.config)
@@ -114,7 +114,7 @@ def helios(model: Model) -> Iterable[Site]:
         )  # fmt: skip
 
 
-@register_family("AnyFlowTransformer3DModel")
+@register_family("AnyFlowTransformer3DModel", channels=2)
 def anyflow(model: Model) -> Iterable[Site]:
     """AnyFlow: Wan, called with (B, f, C, h, w) and a timestep for every frame."""
     _, *size = model.config.patch_size
