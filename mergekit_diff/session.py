@@ -136,8 +136,8 @@ class MergeSession:
             **options: of ``torch.compile``; by default ``fullgraph=True`` and ``dynamic=False``.
 
         Raises:
-            RuntimeError: the session is already compiled, its strategy reads a value on the host, or the model is causal: its keys
-                merge between calls.
+            RuntimeError: the session is already compiled, its strategy reads a value on the host, or the model is causal, whose
+                keys merge between calls.
         """
         if self._is_causal:
             raise RuntimeError(f"expected a denoiser to compile, got {type(self.model).__name__}, whose keys merge in a cache")

@@ -89,7 +89,8 @@ def wan(model: Model) -> Iterable[Site]:
             name,
             block,
             roles=parts(block, self_attention=["attn1"], cross_attention=["attn2"], feed_forward=["ffn"]),
-            frame=model, layout=layout, argument="control_hidden_states" if control else None, reads=("hidden_states", "timestep"),
+            argument="control_hidden_states" if control else None,
+            frame=model, layout=layout, reads=("hidden_states", "timestep"),
             rows=(Rows("rotary_emb", 1, batched=True), Rows("temb", 1, batched=True)),
             key_value=None, rotary=True, without={"block": "it also returns what other blocks add"} if control else {},
         )  # fmt: skip
