@@ -72,19 +72,23 @@ def test_every_strategy_that_reads_its_last_plan_for_a_number_says_what_it_share
 
 
 @pytest.mark.parametrize("compiled", (False, True))
-def test_ca_tome_follows_the_scores_of_the_step_before(unet, compiled):
-    kept = []
-    for threshold in (-1.0, 1.0):
-        with merging(unet, "ca-tome", ratio=0.5, threshold=threshold, quantum=1) as session:
-            if compiled:
-                session.compile(backend="eager")
-            sample, text = torch.randn(2, 4, 16, 16), torch.randn(2, 6, 32)
-            for t in (900, 500, 100):
-                with torch.no_grad():
-                    unet(sample, t, text)
-                kept.append({plan.num_groups for plan, _ in session.plans().values()})
-            session.new_image()
-            with torch.no_grad():
-                unet(sample, 900, text)
-            kept.append({plan.num_groups for plan, _ in session.plans().values()})
-    assert kept == [{128}, {64}, {64}, {128}, {128}, {256}, {256}, {128}]
+@pytest.mark.parametrize(("threshold", "kept"), ((-1.0, [128, 64, 64, 128]), (1.0, [128, 256, 256, 128])))
+def test_ca_tome_follows_the_scores_of_the_step_before(unet, threshold, kept, compiled):
+    sample, text = torch.randn(2, 4, 16, 16), torch.randn(2, 6, 32)
+    numbers, is_base = [], []
+
+    @torch.no_grad()
+    def predict(t):
+        return unet(sample, t, text).sample
+
+    base = {t: predict(t) for t in (900, 500, 100)}
+    with merging(unet, "ca-tome", ratio=0.5, threshold=threshold, quantum=1) as session:
+        if compiled:
+            session.compile(backend="eager")
+        for t in (900, 500, 100, 900):
+            is_base.append(torch.equal(predict(t), base[t]))
+            numbers.append({plan.num_groups for plan, _ in session.plans().values()})
+            if t == 100:
+                session.new_image()
+    assert is_base == [number == 256 for number in kept]
+    assert all(was or number == {count} for was, number, count in zip(is_base, numbers, kept, strict=True))
