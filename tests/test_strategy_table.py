@@ -60,7 +60,5 @@ def test_a_new_file_is_in_the_list_in_readme_and_on_the_page(home):
 
 
 def test_a_new_file_is_under_the_laws(home):
-    collected = output(
-        home, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", str(ROOT / "tests/test_strategies.py")
-    )
+    collected = output(home, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", str(ROOT / "tests/test_strategies.py"))
     assert "test_plan_is_a_partition_that_merge_and_unmerge_respect[mine-(8, 8)-0.5]" in collected
