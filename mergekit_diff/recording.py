@@ -75,6 +75,8 @@ class Records:
         if self._clock.image != self._image:
             self.clear()
             self._image = self._clock.image
+        for step in sorted(step for step in self._steps if step < self._clock.step)[:-2]:
+            del self._steps[step]
         if self.outputs is not None:
             self.outputs.select(self._clock.call)
 
@@ -91,8 +93,6 @@ class Records:
         """
         if "prediction" in self.words:
             self._steps.setdefault(self._clock.step, {})[self._clock.call] = sample_of(output, channels).detach()
-            for step in sorted(self._steps)[:-2]:
-                del self._steps[step]
         self._measure(contexts)
 
     def clear(self) -> None:

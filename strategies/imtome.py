@@ -54,14 +54,14 @@ class ImToMe(MergeStrategy):
         if self.pool < 1 or self.merge_from < 0:
             raise ValueError(f"strategy 'imtome': expected pool >= 1 and merge_from >= 0, got {self.pool}, {self.merge_from}")
 
-    def at(self, ctx: LayerContext) -> MergeStrategy:
+    def at(self, ctx: LayerContext) -> "ImToMe":
         """The same, in the phase of this step."""
         return self if self.phase != "auto" else replace(self, phase="pruning" if ctx.step < self.merge_from else "merging")
 
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
         """Matching for (B, N, C) tokens; time grows with N squared, memory does not."""
         (batch, n, _), r = x.shape, int(x.shape[1] * self.ratio(ctx))
-        prediction, phase = ctx.signals.get("prediction"), getattr(self.at(ctx), "phase", "")
+        prediction, phase = ctx.signals.get("prediction"), self.at(ctx).phase
         h = None if prediction is None or phase == "pruning" else prediction.guidance
         if h is None:
             protected = torch.ones(batch, n, dtype=torch.bool, device=x.device)

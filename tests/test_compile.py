@@ -62,7 +62,10 @@ def test_compiled_output_is_the_eager_one_from_two_graphs(unet, name):
     with merging(unet, name, **settings(name)) as session:
         session.compile(backend=graphs)
         found = trajectory(unet)
-    if type(session.strategy).after is MergeStrategy.after:
+    kind = type(session.strategy)
+    if kind.at is not MergeStrategy.at and name != "dynamic-ratio":
+        assert 2 <= graphs.count <= 8  # at most those of every phase, with and without what is recorded
+    elif kind.after is MergeStrategy.after:
         assert graphs.count == 2  # one that plans, one that keeps; fullgraph, so none is broken
     else:
         assert 2 <= graphs.count <= 2 * STEPS // 5  # the same for every number of tokens

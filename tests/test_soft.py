@@ -167,17 +167,6 @@ def test_the_order_of_kept_tokens_changes_no_output(model, roles, rotary, propor
     assert torch.equal(predict(transformer, inputs), base)
 
 
-def test_keys_merged_before_their_rotation_are_projections_of_the_weighted_means():
-    """Without positions to rotate by, merging tokens and merging keys is the same where the map of keys is linear."""
-    transformer, inputs = build("wan")
-    outputs = []
-    for sharpness in (5.0, 1e7):
-        strategy = make("strategy", {"name": "toma", "sharpness": sharpness})
-        with merging(transformer, strategy, roles="key_value", rotary="before", strict=True):
-            outputs.append(predict(transformer, inputs))
-    assert not torch.equal(*outputs) and all(output.isfinite().all() for output in outputs)
-
-
 def test_halves_of_guidance_share_a_soft_plan(unet, latents, predict):
     with merging(unet, "toma", share="cfg") as session:
         predict(unet, latents(batch=4))
