@@ -46,7 +46,8 @@ class SDTM(MergeStrategy):
     each, the mean of all, in a random token's place; border windows stay. Detail: the oldest token of every window is a
     destination, a random one of several; the r other tokens most similar to one merge into it, in feed-forward layers alone.
     A token's age is the number of steps since it was last alone in its group. Of what layers return for tokens that share a
-    group, ``keep`` is the last step's; every third step merges nothing, so that all tokens are their own again.
+    group, ``keep`` is the last step's; at every third step after the first nothing merges, so that
+    all tokens are their own again.
 
     The authors' code adds the age to the score; minus is taken here, since the age is to let long merged tokens go, as the
     detail phase does. At the first step there is neither age nor last output: ages are 0, and nothing is blended in.
@@ -57,7 +58,7 @@ class SDTM(MergeStrategy):
         weight: of the age.
         keep: share of the last output, in [0, 1].
         switch: progress of the denoising at which the detail phase begins.
-        whole_every: every so many steps nothing merges; 0 is never.
+        whole_every: at multiples of this, but for step 0, nothing merges; 0 is never.
         phase: "auto" follows ``switch`` and ``whole_every``; "structure", "detail" and "whole" stay in one phase.
     """
 
@@ -88,7 +89,7 @@ class SDTM(MergeStrategy):
         """The same, in the phase of this step."""
         if self.phase != "auto":
             return self
-        if self.whole_every and (ctx.step + 1) % self.whole_every == 0:
+        if self.whole_every and ctx.step and ctx.step % self.whole_every == 0:
             return replace(self, phase="whole")
         return replace(self, phase="structure" if ctx.progress < self.switch else "detail")
 

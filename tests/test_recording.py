@@ -322,8 +322,8 @@ def test_phases_of_sdtm_follow_the_steps(pipe, draw):
         session.observe(lambda x, ctx, plan, made: phases.append((ctx.site, ctx.step, plan)))
         draw(pipe, steps=8)
     one = [(step, plan) for site, step, plan in phases if site == SITE and plan is not None]
-    assert [step for step, _ in one] == [0, 1, 2, 4, 5, 6]
-    assert [plan.roles for _, plan in one] == [None] * 3 + [("feed_forward",)] * 3
+    assert [step for step, _ in one] == [0, 1, 2, 3, 5, 6, 7]
+    assert [plan.roles for _, plan in one] == [None] * 4 + [("feed_forward",)] * 3
     assert all(plan.keep == 0.8 for _, plan in one)
 
 
