@@ -24,7 +24,8 @@ SIGNALS = {
     "steps, averaged over channels, on the site's grid, of all frames also where some are clean; absent at the first step of "
     "an image",
     "output": "nothing to read: the session records what every layer with this strategy's roles returned at the last step, so "
-    "that `MergePlan(keep=...)` can blend it in; a tensor (B, N, C) a layer; not for blocks that gradient checkpointing runs again",
+    "that `MergePlan(keep=...)` can blend it in; a tensor (B, N, C) a layer; not for blocks that gradient checkpointing "
+    "runs again",
     "age": "(B, N) float32, the number of steps since a token was last in a group of its own, for the rows that the strategy "
     "sees; absent where `last_plan` is, but for windows and `memory`",
 }

@@ -46,8 +46,8 @@ class SDTM(MergeStrategy):
     each, the mean of all, in a random token's place; border windows stay. Detail: the oldest token of every window is a
     destination, a random one of several; the r other tokens most similar to one merge into it, in feed-forward layers alone.
     A token's age is the number of steps since it was last alone in its group. Of what layers return for tokens that share a
-    group, ``keep`` is the last step's; at every third step after the first nothing merges, so that
-    all tokens are their own again.
+    group, ``keep`` is the last step's. At every third step after the first nothing merges, so that all tokens are their own
+    again.
 
     The authors' code adds the age to the score; minus is taken here, since the age is to let long merged tokens go, as the
     detail phase does. At the first step there is neither age nor last output: ages are 0, and nothing is blended in.
