@@ -124,7 +124,7 @@ class SiteHooks:
         return self.plan if role in self.roles and self.plan is not None and serves(self.plan, role) else None
 
     def _check_keep(self) -> None:
-        if isinstance(self.plan, MergePlan | ReadyPlan) and self.plan.keep > 0 and self.outputs is None:
+        if isinstance(self.plan, (MergePlan, ReadyPlan)) and self.plan.keep > 0 and self.outputs is None:
             raise ValueError(f"{self.site.name}: expected 'output' in the strategy's needs for a plan with keep={self.plan.keep}")
 
     def _attach_part(self, role: str, number: int, part: nn.Module) -> list[RemovableHandle]:

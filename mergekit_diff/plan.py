@@ -186,7 +186,7 @@ def as_ready(plan: Plan, batch: int) -> Plan:
 
 def serves(plan: Plan, role: str) -> bool:
     """Whether tokens merge by this plan in a role; a plan of a class of your own serves all."""
-    roles = plan.roles if isinstance(plan, MergePlan | ReadyPlan) else None
+    roles = plan.roles if isinstance(plan, (MergePlan, ReadyPlan)) else None
     return roles is None or role in roles
 
 

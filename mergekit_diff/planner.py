@@ -206,7 +206,7 @@ class Planner:
             rows = turn.view.rows(x)
             plan = turn.strategy.plan(turn.view.folded(rows), self._signals.added(turn.ctx, rows, turn.view.folded))
             turn.chosen = None if {"last_plan", "age"}.isdisjoint(self._signals.words) else plan
-            if isinstance(plan, MergePlan | SoftPlan):
+            if isinstance(plan, (MergePlan, SoftPlan)):
                 plan = plan.repeat(len(x) // len(plan.rep))
             turn.plan, turn.ready, turn.due = plan, None, False
             if plan is not None and plan.num_groups < plan.num_tokens:
@@ -261,7 +261,8 @@ class Planner:
     def _settings(self, ctx: LayerContext) -> tuple[Any, ...]:
         """What the strategy's schedules return here and now, and which phase it is in."""
         found = [s(ctx) if isinstance(s, RatioSchedule) else (s(ctx), s.offset(ctx)) for s in schedules(self.strategy)]
-        return (*found, self.strategy.at(ctx))
+        now = self.strategy.at(ctx)
+        return (*found, None if now is self.strategy else now)
 
     def _holds(self, kept: Turn, ctx: LayerContext, layout: tuple[Tokens, BatchView]) -> bool:
         if kept.image != self.clock.image or (kept.tokens, kept.view) != layout:
