@@ -203,9 +203,7 @@ class SiteHooks:
     def _attach_scores(self, attention: nn.Module, of_others: bool = False) -> list[RemovableHandle]:
         if not self._at_scores(Signature(attention)):
             return []
-        more_keys = self.site.more_keys
-        scores: Scores = Scores(lambda arguments: self._rescored(arguments, scores.calls - 1), more_keys, of_others)
-        handles: list[RemovableHandle] = []
+        scores, handles = Scores(self._rescored, self.site.more_keys, of_others), []
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
             if self.key_value is not None or (self._is_sized and self._merged_keys() is not None):

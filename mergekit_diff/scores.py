@@ -20,15 +20,15 @@ from .sites import Layout
 
 ROTARY = ("values", "pick", "mean", "before")
 NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-Change = Callable[[dict[str, Any]], dict[str, Any]]
+Change = Callable[[dict[str, Any], int], dict[str, Any]]
 
 
 class Scores(TorchFunctionMode):
     """While it is entered, self-attention is computed on changed arguments.
 
     Args:
-        change: makes the arguments of ``scaled_dot_product_attention`` from those that were passed, by name. Calls in which
-            there are more or fewer keys than queries are not self-attention and pass.
+        change: makes the arguments of ``scaled_dot_product_attention`` from those that were passed, by name, and the number of
+            calls before. Those in which there are more or fewer keys than queries are not self-attention and pass.
         more_keys: whether there may be more keys than queries.
         of_others: whether it is the attention of other tokens to those of the grid, so that all calls are changed.
     """
@@ -66,8 +66,8 @@ class Scores(TorchFunctionMode):
         arguments = dict(zip(NAMES, args, strict=False)) | dict(kwargs or {})
         further = arguments["key"].shape[-2] - arguments["query"].shape[-2]
         if self.of_others or further == 0 or (self.more_keys and further > 0):
+            arguments = self.change(arguments, self.calls)
             self.calls += 1
-            arguments = self.change(arguments)
         return func(**arguments)
 
 

@@ -101,7 +101,7 @@ class CAToMe(MergeStrategy):
         count = min(int(n * self.ratio(ctx)), sources.shape[1])
         score, index = nearest(rows(x, sources), rows(x, destinations), self.metric)
         plan = joined(n, sources, torch.where(top(score, count), pick(destinations, index), sources), count, self.reduction)
-        return CountedPlan(plan.assign, plan.rep, plan.weight, plan.reduction, self._alike(score))
+        return CountedPlan(plan.assign, plan.rep, plan.weight, plan.reduction, alike=self._alike(score))
 
     def _alike(self, score: Tensor) -> Arriving | Tensor | None:
         if score.is_meta:

@@ -21,8 +21,8 @@ def _model(name, **changes):
         return strengthened(FAMILIES[name].build(**changes)[0])
 
 
-def _flow(**changes):
-    return diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, **changes)
+def _flow():
+    return diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
 
 
 def _embeds(width, *suffixes):

@@ -3,7 +3,6 @@
 import copy
 import warnings
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -490,9 +489,3 @@ def named(forward, name):
             hidden_states, attention_mask, past_key_values, **kwargs
         )
     return forward
-
-
-def test_the_page_of_models_names_every_language_model():
-    text = (Path(__file__).parent.parent / "docs" / "models.md").read_text().split("## Language models")[1]
-    for name in LANGUAGE:
-        assert type(build(name).base_model).__name__.removesuffix("Model") in text.replace("-", "")

@@ -46,6 +46,8 @@ def gpt_neox(**changes):
 
 
 LANGUAGE = {each.__name__: each for each in (llama, mistral, qwen2, qwen3, gpt2, gpt_neox)}
+TITLES = dict.fromkeys(LANGUAGE, "Llama, Mistral, Qwen2, Qwen3") | {"gpt2": "GPT-2", "gpt_neox": "GPT-NeoX, Pythia"}
+"""Of their rows in the table of models."""
 
 
 def build(name, **changes):

@@ -31,20 +31,20 @@ def text(arguments: Mapping[str, Any]) -> Layout:
     return Layout((number,))
 
 
-def _site(model: Model, name: str, block: Model, index: int, attention: Model, norm: nn.Module) -> Site:
+def _site(model: Model, name: str, block: Model, index: int, attention: Model, norm: nn.Module, *, rotary: bool = True) -> Site:
     return Site(
         name,
         block,
         roles={"self_attention": attention},
         frame=model, layout=text, reads=("input_ids", "inputs_embeds", "attention_mask"),
-        key_value=None, rotary=True, without=WITHOUT, normalize=norm,
+        key_value=None, rotary=rotary, without=WITHOUT, normalize=norm,
         cache=Cached(NAMES, index, backend=partial(getattr, attention.config, "_attn_implementation")),
     )  # fmt: skip
 
 
 @register_family("LlamaPreTrainedModel", "MistralPreTrainedModel", "Qwen2PreTrainedModel", "Qwen3PreTrainedModel")
 def llama(model: Model) -> Iterable[Site]:
-    """Llama, Mistral, Qwen2 and Qwen3, with grouped queries or not."""
+    """With grouped queries or not."""
     base = model.base_model
     for i, (name, block) in enumerate(listed(base, "layers")):
         yield _site(base, name, block, i, block.self_attn, block.input_layernorm)
@@ -55,7 +55,7 @@ def gpt2(model: Model) -> Iterable[Site]:
     """GPT-2."""
     base = model.base_model
     for i, (name, block) in enumerate(listed(base, "h")):
-        yield _site(base, name, block, i, block.attn, block.ln_1)
+        yield _site(base, name, block, i, block.attn, block.ln_1, rotary=False)
 
 
 @register_family("GPTNeoXPreTrainedModel")
