@@ -69,6 +69,10 @@ def nucleus(t=0.5):
         moe_intermediate_dim=16,
         capacity_factors=2.0,
     )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "experts" in name:  # born with whatever the memory held
+                parameter.normal_(0, 0.1)
     mask = torch.ones(2, WORDS, dtype=torch.bool)
     mask[1, 4:] = False
     return model, {

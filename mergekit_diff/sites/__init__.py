@@ -8,12 +8,12 @@ from torch import nn
 
 from ..plugins import load_plugins
 from ..registry import one_of
+from .layout import Cached as Cached
+from .layout import Layout as Layout
+from .layout import Rows as Rows
+from .layout import spatial as spatial
 from .site import ROLES as ROLES
-from .site import Cached as Cached
-from .site import Layout as Layout
-from .site import Rows as Rows
 from .site import Site
-from .site import spatial as spatial
 
 Model = Any
 """A model whose attributes are not declared for type checkers."""
