@@ -118,7 +118,7 @@ def hunyuan_dit(t=500.0):
         cross_attention_dim_t5=16,
         pooled_projection_dim=16,
         text_len=WORDS,
-        text_len_t5=4,
+        text_len_t5=WORDS,
     )
     angles = 3 * randn(H * W, 8, seed=5)
     mask = torch.ones(2, WORDS)
@@ -128,8 +128,8 @@ def hunyuan_dit(t=500.0):
         "timestep": torch.full((2,), t),
         "encoder_hidden_states": randn(2, WORDS, 16),
         "text_embedding_mask": mask,
-        "encoder_hidden_states_t5": randn(2, 4, 16),
-        "text_embedding_mask_t5": torch.ones(2, 4),
+        "encoder_hidden_states_t5": randn(2, WORDS, 16, seed=1),
+        "text_embedding_mask_t5": torch.ones(2, WORDS),
         "image_meta_size": torch.ones(2, 6),
         "style": torch.zeros(2, dtype=torch.long),
         "image_rotary_emb": tuple(f(angles).repeat_interleave(2, -1) for f in (torch.cos, torch.sin)),
