@@ -9,7 +9,8 @@ from .unet import block_roles
 
 JOINT = {"cross_attention": "text and image attend in one self-attention"}
 SKIP = {"block": "it begins by joining its tokens with those of an earlier block, so that it is not x + f(x)"}
-CONVOLUTION = dict.fromkeys(("feed_forward", "block"), "its feed-forward is a convolution over the grid")
+GRID = "its feed-forward is a convolution over the grid"
+CONVOLUTION = {"feed_forward": GRID, "block": GRID}
 
 
 def patches(*sizes: int) -> Callable[[Mapping[str, Any]], Layout]:
