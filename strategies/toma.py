@@ -13,6 +13,7 @@ from mergekit_diff.similarity import Cosine
 from mergekit_diff.soft import SoftPlan
 from mergekit_diff.windows import windows
 
+TIE = 1e-5  # how much more a later token must gain, for each place that it is behind
 COSINE = Cosine()  # made here, since torch.compile cannot trace the making of a part
 
 
@@ -23,7 +24,8 @@ class ToMA(MergeStrategy):
 
     With S the cosines of a tile's tokens, destinations D are chosen one by one so that every token has a near one (facility
     location, by greedy search): the next is ``argmax_j sum_i max(S_ij - m_i, 0)``, where ``m_i`` is the largest ``S_id`` of the
-    d chosen so far, and the first ``argmax_j sum_i S_ij``. With A = softmax over D of ``sharpness * S_D``, merging is A with
+    d chosen so far, and the first ``argmax_j sum_i S_ij``. Two tokens that gain by each other alone gain the same, so that
+    rounding would decide: here the first of them is taken. With A = softmax over D of ``sharpness * S_D``, merging is A with
     rows scaled to sum to 1, unmerging A transposed. Rotary tables are read at the destinations.
 
     Each row of a batch has destinations of its own, while the authors' code takes the first row's for all. The search takes as
@@ -67,9 +69,10 @@ def spread(similarity: Tensor, count: int) -> Tensor:
     """Choose tokens so that every token is similar to one of them, by greedy search: (..., k, k) to (..., count) in order."""
     nearest = torch.full_like(similarity[..., 0, :], -torch.inf)
     chosen = torch.zeros_like(nearest, dtype=torch.bool)
+    behind = TIE * torch.arange(similarity.shape[-1], dtype=similarity.dtype, device=similarity.device)
     gain = similarity.sum(-2)
     for i in range(count):
-        index = gain.masked_fill(chosen, -torch.inf).argmax(-1, keepdim=True)
+        index = (gain - behind).masked_fill(chosen, -torch.inf).argmax(-1, keepdim=True)
         chosen = chosen.scatter(-1, index, True)
         if i + 1 < count:
             column = similarity.gather(-1, index[..., None, :].expand(*similarity.shape[:-1], 1)).squeeze(-1)

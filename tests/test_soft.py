@@ -27,7 +27,7 @@ def slow_toma(x, tiles, ratio, sharpness):
         gain = {j: sum(cosine(x[i], x[j]) for i in tile) for j in tile}
         chosen = []
         for _ in range(kept):
-            best = max((j for j in tile if j not in chosen), key=gain.__getitem__)
+            best = max((j for j in tile if j not in chosen), key=lambda j: gain[j] - 1e-5 * tile.index(j))
             chosen.append(best)
             near = {i: max(near[i], cosine(x[i], x[best])) for i in tile}
             gain = {j: sum(max(cosine(x[i], x[j]) - near[i], 0.0) for i in tile) for j in tile}
@@ -53,7 +53,7 @@ def test_toma_spreads_destinations_and_merges_softly_as_its_formula(grid, ratio,
         exact = x[row].double()
         expected, unmerge = slow_toma(exact, windows_of(grid, sides(grid, 4)), ratio, sharpness)
         assert plan.num_groups == len(expected) and set(plan.rep[row].tolist()) == set(expected)
-        tolerance = 1e-9 if dtype == torch.float64 else 1e-5
+        tolerance = 1e-9 if dtype == torch.float64 else 1e-5 if sharpness < 10 else 1e-3  # rounding of cosines, 1,000 times
         kept = torch.stack([expected[d] for d in plan.rep[row].tolist()])
         torch.testing.assert_close(merged[row].double(), kept, atol=tolerance, rtol=tolerance)
         torch.testing.assert_close(plan.unmerge(merged)[row].double(), unmerge(expected), atol=tolerance, rtol=tolerance)
