@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .clock import Clock
-from .components import LayerContext
+from .components import LayerContext, MergeStrategy
 from .guidance import Guidance
 
 RECORDED = ("prediction", "output", "age")
@@ -133,6 +133,24 @@ class Records:
             self.most[word] = max(self.most[word], sum(t.numel() * t.element_size() for t in tensors))
 
 
+def check_recorded(strategy: MergeStrategy, channels: int | None, *, causal: bool) -> None:
+    """Refuse a strategy that asks for what a model cannot give.
+
+    Args:
+        strategy: which.
+        channels: of what the model returns, 0 if that is no prediction.
+        causal: whether it is a language model, which has no denoising steps.
+
+    Raises:
+        ValueError: with the signal.
+    """
+    given = () if causal else RECORDED[1:] if channels == 0 else RECORDED
+    word = next((word for word in RECORDED if word in strategy.asks() and word not in given), None)
+    if word is not None:
+        name = getattr(strategy, "name", type(strategy).__name__)
+        raise ValueError(f"strategy '{name}' needs '{word}', which this model does not give: expected a denoiser")
+
+
 def sample_of(output: Any, channels: int | None) -> Tensor:  # noqa: ANN401
     """What a denoiser predicts, with the channels behind the batch: (B, C, ...).
 
@@ -141,8 +159,8 @@ def sample_of(output: Any, channels: int | None) -> Tensor:  # noqa: ANN401
     """
     sample = getattr(output, "sample", output[0] if isinstance(output, tuple) else output)
     if isinstance(sample, list) and all(isinstance(each, Tensor) for each in sample):
-        sample = torch.stack(sample)
-    if not isinstance(sample, Tensor) or sample.dim() < 3:
+        sample = torch.stack(sample)  # a tensor for every row
+    if channels == 0 or not isinstance(sample, Tensor) or sample.dim() < 3:
         raise ValueError(f"expected a denoiser that returns its prediction as a tensor, got {type(output).__name__}")
     return sample.movedim((-1 if sample.dim() == 3 else 1) if channels is None else channels, 1)
 

@@ -24,7 +24,7 @@ from .ledger import Ledger
 from .options import Options
 from .plan import Plan
 from .planner import Planner
-from .recording import Records
+from .recording import Records, check_recorded
 from .report import MergeReport
 from .signals import asked
 from .sites import Site
@@ -57,6 +57,8 @@ class MergeSession:
         check_caches(sites, self._roles)
         refresh, share = self.options.refresh or 1, tuple(self.options.share or ())
         guidance = Guidance(self._pipe, family.guidance, "cfg" in share, asked=options.share is not None)
+        self._is_causal = any(site.cache is not None for site in sites)
+        check_recorded(strategy, family.channels, causal=self._is_causal)
         self._records = Records(asked(strategy), self._clock, guidance)
         planner = Planner(
             strategy,
@@ -74,7 +76,6 @@ class MergeSession:
         self._ledger.note_left_out({site.name for site in sites}, self.options.levels)
         self._ledger.note_replaced(tuple(self.options.roles or ()))
         self._layouts = Layouts(sites, "block" in self._roles)
-        self._is_causal = any(site.cache is not None for site in sites)
         check_options(options, causal=self._is_causal)
         self._chooser = Chooser(planner, self._clock, self._layouts, self._ledger, self._gate, guidance)
         self._handles: list[RemovableHandle] = []

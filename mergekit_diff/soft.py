@@ -67,7 +67,7 @@ class SoftPlan:
     def merge(self, x: Tensor, /) -> Tensor:
         """The weighted means of each window: (B, N, C) to (B, M, C)."""
         self._check(x, self.num_tokens)
-        parts = [down.to(x.dtype) @ x[:, group] for group, down in zip(self.windows.groups, self.down, strict=True)]
+        parts = [down.to(x.dtype) @ x[:, _plain(group)] for group, down in zip(self.windows.groups, self.down, strict=True)]
         return torch.cat([part.flatten(1, 2) for part in parts], 1)
 
     def unmerge(self, y: Tensor, /) -> Tensor:
@@ -75,7 +75,7 @@ class SoftPlan:
         self._check(y, self.num_groups)
         parts = y.split([up.shape[1] * up.shape[3] for up in self.up], 1)
         spread = [up.to(y.dtype) @ part.unflatten(1, (up.shape[1], -1)) for up, part in zip(self.up, parts, strict=True)]
-        return torch.cat([part.flatten(1, 2) for part in spread], 1).index_select(1, self.windows.back)
+        return torch.cat([part.flatten(1, 2) for part in spread], 1).index_select(1, _plain(self.windows.back))
 
     def select(self, x: Tensor, /) -> Tensor:
         """The rows of the kept tokens, never an average: (B, N, C) to (B, M, C)."""
@@ -108,3 +108,8 @@ class SoftPlan:
         batch = len(self.rep)
         if x.ndim != 3 or x.shape[1] != tokens or batch not in (1, len(x)):
             raise ValueError(f"expected tokens ({'B' if batch == 1 else batch}, {tokens}, C) for this plan, got {tuple(x.shape)}")
+
+
+def _plain(index: Tensor) -> Tensor:
+    """Tokens of windows that were made in inference mode, as gradients can go through."""
+    return index.clone() if index.is_inference() and not torch.is_inference_mode_enabled() else index

@@ -204,8 +204,16 @@ def test_keys_merge_in_three_ways(name):
 
 
 @pytest.mark.parametrize("strategy", names("strategy"))
-def test_every_strategy_merges(strategy):
+def test_every_strategy_merges_or_is_refused(strategy):
     model, text = build("llama"), prompt(60, rows=2)
+    if strategy in ("dato", "imtome", "sdtm"):
+        with pytest.raises(ValueError, match="which this model does not give: expected a denoiser"):
+            merging(model, strategy)
+        return
+    if strategy == "vidtome":
+        with pytest.raises(ValueError, match="expected a grid of frames"), merging(model, strategy, roles="key_value"):
+            generate(model, text, new=3)
+        return
     with warnings.catch_warnings(), merging(model, strategy, roles="key_value", levels=1, strict=True) as session:
         warnings.simplefilter("error")
         merged = generate(model, text, new=3)

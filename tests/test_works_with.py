@@ -631,11 +631,23 @@ def test_sea_cache_skips_merged_blocks(role):
         merging(model, "retom", roles="block")
 
 
-@works_with("TextKVCache", "no: only for Nucleus-Image, whose class is not registered")
-def test_the_only_model_with_a_cache_of_text_keys_is_unknown(families):
-    kind = getattr(diffusers, "NucleusMoEImageTransformer2DModel", None) or pytest.skip("this release of diffusers has none")
-    with pytest.raises(ValueError, match="expected a model of a registered family, got Nucleus"):
-        families.family_of(kind.__new__(kind))
+@works_with("TextKVCache", CACHED)
+@pytest.mark.parametrize("role", ("self_attention", "key_value"))
+def test_keys_of_the_text_are_cached_beside_merged_ones(role):
+    if not hasattr(diffusers, "NucleusMoEImageTransformer2DModel"):
+        pytest.skip("this release of diffusers has none")
+    model, inputs = build("nucleus")
+    model.enable_cache(cache_of("TextKVCacheConfig"))
+
+    def call():
+        model._reset_stateful_cache()
+        return torch.stack([predict(model, inputs | {"timestep": inputs["timestep"] * t}) for t in (1.0, 0.8)])
+
+    with counted(model.transformer_blocks[0].attn.add_k_proj) as runs:
+        lawful(model, call, role)
+    assert len(runs) % 2 == 1 or len(runs) > 0
+    with pytest.raises(ValueError, match="keeps merged tokens"):
+        merging(model, "retom", roles="block")
 
 
 BACKENDS = (

@@ -39,7 +39,8 @@ class Family:
         timestep: name of the argument with the timestep.
         time: what the model is called with, a key of ``TIMES``.
         guidance: how it gets the halves of guidance, one of ``GUIDANCE``.
-        channels: the axis of the channels in what it returns; None is 1, or of (B, N, C) outputs the last.
+        channels: the axis of the channels in what it returns; None is 1, or of (B, N, C) outputs the last; 0 where it
+            returns no prediction, such as a ControlNet.
 
     Raises:
         ValueError: an unknown word.

@@ -42,7 +42,7 @@ def _site(model: Model, name: str, block: Model, index: int, attention: Model, n
     )  # fmt: skip
 
 
-@register_family("LlamaPreTrainedModel", "MistralPreTrainedModel", "Qwen2PreTrainedModel", "Qwen3PreTrainedModel")
+@register_family("LlamaPreTrainedModel", "MistralPreTrainedModel", "Qwen2PreTrainedModel", "Qwen3PreTrainedModel", channels=0)
 def llama(model: Model) -> Iterable[Site]:
     """With grouped queries or not."""
     base = model.base_model
@@ -50,7 +50,7 @@ def llama(model: Model) -> Iterable[Site]:
         yield _site(base, name, block, i, block.self_attn, block.input_layernorm)
 
 
-@register_family("GPT2PreTrainedModel")
+@register_family("GPT2PreTrainedModel", channels=0)
 def gpt2(model: Model) -> Iterable[Site]:
     """GPT-2."""
     base = model.base_model
@@ -58,7 +58,7 @@ def gpt2(model: Model) -> Iterable[Site]:
         yield _site(base, name, block, i, block.attn, block.ln_1, rotary=False)
 
 
-@register_family("GPTNeoXPreTrainedModel")
+@register_family("GPTNeoXPreTrainedModel", channels=0)
 def gpt_neox(model: Model) -> Iterable[Site]:
     """GPT-NeoX and Pythia."""
     base = model.base_model

@@ -33,7 +33,7 @@ def glm_image(model: Model) -> Iterable[Site]:
         )  # fmt: skip
 
 
-@register_family("JoyImageEditTransformer3DModel", guidance="calls")
+@register_family("JoyImageEditTransformer3DModel", guidance="calls", channels=2)
 def joyimage(model: Model) -> Iterable[Site]:
     """JoyImage-Edit: the image, the images to go by, and the text behind them."""
     for name, block in listed(model, "double_blocks"):

@@ -13,13 +13,13 @@ VIDEO = (
     "UNetMotionModel",
     "UNet3DConditionModel",
     "I2VGenXLUNet",
-    "SparseControlNetModel",
 )
-CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel", "UNetControlNetXSModel")
+CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel", "SparseControlNetModel")
 
 
 @register_family("UNetSpatioTemporalConditionModel", channels=2)
-@register_family("UNet2DConditionModel", "UNet2DModel", "AudioLDM2UNet2DConditionModel", *CONTROLNETS, *VIDEO)
+@register_family(*CONTROLNETS, channels=0)
+@register_family("UNet2DConditionModel", "UNet2DModel", "AudioLDM2UNet2DConditionModel", "UNetControlNetXSModel", *VIDEO)
 def sites(model: nn.Module) -> Iterable[Site]:
     """The transformer blocks in the order in which they run; a level is a resolution that has at least one."""
     blocks = [

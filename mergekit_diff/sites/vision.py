@@ -33,7 +33,7 @@ def by_patches(model: Model, encoder: Model) -> Callable[[Mapping[str, Any]], La
     return layout
 
 
-@register_family(*CLASSES, guidance="none")
+@register_family(*CLASSES, guidance="none", channels=0)
 def vision(model: Model) -> Iterable[Site]:
     """ViT, DeiT, DINOv2 with or without registers, and the vision tower of CLIP: one stream, absolute positions."""
     implementation = model.config._attn_implementation
