@@ -84,6 +84,7 @@ class CacheHooks:
             self._check_backend()
             layer.sized, layer.expected = self.proportional, True
         x, name = arguments[signature.first], self.site.key_bias
+        assert name is not None
         old = arguments.get(name)
         new = mask_for(layer, old, x.shape[1])
         return None if new is old else signature.place(args, kwargs, {name: new})

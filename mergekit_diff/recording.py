@@ -24,6 +24,9 @@ class Prediction:
     Args:
         guidance: how far the two halves of guidance were apart at the last step, the same for both; None without guidance.
         change: how much the output of each row changed from the step before the last to the last; None after one step.
+
+    Frames that a video is given are in the maps too, though not in the grid of what merges. Where the output has other images
+    beside the one that is made, both are None.
     """
 
     guidance: Tensor | None = None
@@ -181,6 +184,6 @@ def _on_grid(values: Tensor | None, grid: tuple[int, ...], rows: int) -> Tensor 
         values = values.flatten(0, 1) if values.dim() == len(grid) + 2 else values  # a row for every frame
         if values.dim() != len(grid) + 1:
             raise ValueError(f"'prediction': expected an output on a grid of {grid}, got one of {shape[1:]}")
-        pool = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[len(grid) - 1]
+        pool: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[len(grid) - 1]
         values = pool(values[:, None], grid).flatten(1)
     return values.repeat(rows // len(values), 1) if rows % len(values) == 0 else None

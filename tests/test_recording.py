@@ -114,7 +114,7 @@ def test_two_calls_a_step_are_the_halves(watching):
         torch.testing.assert_close(found.change, F.adaptive_avg_pool3d(change, grid).flatten(1))
 
 
-@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("model", [name for name in FAMILIES if name != "joyimage_with_another"])  # whose output has both
 def test_predictions_of_every_family_fit_its_sites(model, watching):
     strategy, seen = watching
     transformer, inputs = build(model)

@@ -9,7 +9,9 @@ from . import Layout, Model, Rows, Site, listed, parts, register_family
 from .image import JOINT, patches
 from .image_joint import behind_text
 
-TOGETHER = dict.fromkeys(("self_attention", "cross_attention"), "its two attentions share the map of their outputs")
+TOGETHER: dict[str, str] = dict.fromkeys(
+    ("self_attention", "cross_attention"), "its two attentions share the map of their outputs"
+)
 MAPS = {"feed_forward": "its feed-forward is three maps of the block itself"}
 
 
