@@ -184,6 +184,6 @@ def _on_grid(values: Tensor | None, grid: tuple[int, ...], rows: int) -> Tensor 
         values = values.flatten(0, 1) if values.dim() == len(grid) + 2 else values  # a row for every frame
         if values.dim() != len(grid) + 1:
             raise ValueError(f"'prediction': expected an output on a grid of {grid}, got one of {shape[1:]}")
-        pool: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[len(grid) - 1]
-        values = pool(values[:, None], grid).flatten(1)
+        pools: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
+        values = torch.flatten(pools[len(grid) - 1](values[:, None], grid), 1)
     return values.repeat(rows // len(values), 1) if rows % len(values) == 0 else None
