@@ -1,6 +1,7 @@
 """Draw which tokens each strategy merges: one image a strategy, of the embedded model halfway through an image.
 
-Run ``python docs/draw_strategies.py`` after adding a strategy; it writes docs/strategies/NAME.png for every registered one.
+Run ``python docs/draw_strategies.py`` after adding a strategy; it writes docs/strategies/NAME.png for every registered one
+that plans for images.
 """
 
 from pathlib import Path
@@ -10,9 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mergekit_diff import LayerContext, MergePlan, merging, names
+from mergekit_diff import LayerContext, MergePlan, merging
 from mergekit_diff.experiments.models import load_pipeline
 from mergekit_diff.experiments.report.merge_map import draw_map
+from mergekit_diff.experiments.study.rehearsal import planning_for
 
 PROMPT, STEPS, DRAWN, SEED = "a flat cat", 10, 5, 1
 COLOURS = 96  # of the palette, so that the files stay small
@@ -39,10 +41,10 @@ def plan_halfway(pipe: Any, strategy: str) -> dict[str, Any]:  # noqa: ANN401
 
 
 def main() -> None:
-    """Draw every registered strategy over the image without merging."""
+    """Draw every strategy that plans for images over the image without merging."""
     pipe = load_pipeline("emoji", device="cpu")
     base = generate(pipe)
-    for name in names("strategy"):
+    for name in planning_for(2):
         image = draw_map(base, plan_halfway(pipe, name)).quantize(COLOURS)
         image.save(Path(__file__).parent / "strategies" / f"{name}.png", optimize=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mergekit_diff import MergeStrategy, names
 from mergekit_diff.plugins import load_plugins
-from mergekit_diff.registry import KINDS, one_of, part_class
+from mergekit_diff.registry import KINDS, Part, one_of, part_class
 from mergekit_diff.sites import families
 
 STUDY, FAMILY = "study", "family"
@@ -32,6 +32,19 @@ def listing(kind: str | None = None) -> str:
     return "\n\n".join("\n".join([each.upper(), *(lines[each]() if each in lines else _parts(each))]) for each in chosen)
 
 
+def table_of_strategies() -> str:
+    """A Markdown table of every registered strategy: what it does and its source, from the first line of its docstring."""
+    rows = [(f"`{name}`", *_sentence_and_source(part_class("strategy", name))) for name in names("strategy")]
+    lines = ["| " + " | ".join(row) + " |" for row in (("name", "what it does", "source"), *rows)]
+    return "\n".join([lines[0], "|---|---|---|", *lines[1:]])
+
+
+def _sentence_and_source(cls: type[Part]) -> tuple[str, str]:
+    """Both without their full stops."""
+    sentence, _, source = (inspect.getdoc(cls) or "").partition("\n")[0].replace("``", "`").partition(". ")
+    return sentence.removesuffix("."), source.removesuffix(".")
+
+
 def _parts(kind: str) -> list[str]:
     lines = []
     for name in names(kind):
@@ -46,7 +59,9 @@ def _defaults(cls: type[MergeStrategy]) -> str:
     """The options of ``merging`` that a strategy brings along."""
     if cls.defaults is not MergeStrategy.defaults:
         return "defaults inherited from inner"
-    return f"roles: {', '.join(cls.roles)}; levels: {cls.levels or 'all'}; refresh: {cls.refresh}"
+    limits = [f"; grids of {' or '.join(map(str, cls.axes))} axes"] * (cls.axes != MergeStrategy.axes)
+    limits += [f"; ratio up to {cls.max_ratio}"] * (cls.max_ratio < 1)
+    return f"roles: {', '.join(cls.roles)}; levels: {cls.levels or 'all'}; refresh: {cls.refresh}" + "".join(limits)
 
 
 def _setting(field: dataclasses.Field) -> str:

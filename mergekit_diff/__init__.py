@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .report import MergeReport
     from .session import MergeSession
     from .sites import Layout, Rows, Site, register_family
+    from .soft import SoftPlan
 
 _HOMES = {
     "applying": "attach merging",
@@ -30,6 +31,7 @@ _HOMES = {
     "report": "MergeReport",
     "session": "MergeSession",
     "sites": "Layout Rows Site register_family",
+    "soft": "SoftPlan",
 }
 _HOME = {name: module for module, line in _HOMES.items() for name in line.split()}
 
@@ -48,6 +50,7 @@ __all__ = [
     "Rows",
     "SimilarityMetric",
     "Site",
+    "SoftPlan",
     "WindowSchedule",
     "attach",
     "make",

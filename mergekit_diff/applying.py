@@ -21,6 +21,7 @@ def merging(
     rotary: str | None = None,
     seed: int = 0,
     strict: bool = False,
+    whole: tuple[int, int] | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> MergeSession:
     """Merge tokens inside a ``with`` block; leaving it, also by an exception, restores the model to the bit.
@@ -28,7 +29,7 @@ def merging(
     Where an option is None, the strategy's own default applies.
 
     Args:
-        target: a diffusers pipeline, its denoiser, a ControlNet, or a model of a registered family.
+        target: a diffusers pipeline, its denoiser, a ControlNet, a language model, or a model of a registered family.
         strategy: a name, a mapping with ``name``, or a strategy.
         roles: which parts of a block run on merged tokens: "self_attention", "key_value", "cross_attention", "feed_forward"; or
             "block", all of it.
@@ -43,6 +44,8 @@ def merging(
         rotary: how "key_value" merges keys that were rotated by their positions, as in :class:`mergekit_diff.options.Options`.
         seed: of all noise.
         strict: raise where a session that merged nothing would warn.
+        whole: of a causal language model, how many of the first tokens of a text and of the newest tokens of each call stay
+            whole; None is (4, 16).
         **settings: the strategy's own, such as ``ratio=0.5``.
 
     Returns:
@@ -65,7 +68,7 @@ def merging(
     >>> session.report().tokens
     (64, 32)
     """
-    options = Options(roles, refresh, levels, share, gate, proportional, rotary, seed, strict)
+    options = Options(roles, refresh, levels, share, gate, proportional, rotary, seed, strict, whole)
     return MergeSession(target, strategy_of(strategy, settings), options)
 
 

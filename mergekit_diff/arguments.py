@@ -24,7 +24,9 @@ class Signature:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        parameters = inspect.signature(module.forward).parameters.values()
+        parameters = list(inspect.signature(module.forward).parameters.values())
+        if all(p.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD) for p in parameters):
+            parameters = list(inspect.signature(type(module).forward).parameters.values())[1:]  # a wrapper that hides them
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._positions = tuple(p.name for p in parameters if p.kind in positional)
         self.names = tuple(p.name for p in parameters if p.kind in (*positional, inspect.Parameter.KEYWORD_ONLY))
@@ -62,7 +64,7 @@ def check_site(site: Site, roles: Iterable[str]) -> None:
         ValueError: an argument is in none of them.
     """
     attention = [name for part in site.parts("self_attention") for name in Signature(part).names]
-    parts = [name for role in site.roles for part in site.parts(role) for name in Signature(part).names]
+    parts = [name for role in site.roles for part in site.parts(role) for name in _names(part)]
     for rows in site.rows:
         _expect(rows.argument, {*Signature(site.block).names, *parts}, "the block or its parts", site)
     if site.frame is not None:
@@ -70,6 +72,16 @@ def check_site(site: Site, roles: Iterable[str]) -> None:
             _expect(name, set(Signature(site.frame).names), type(site.frame).__name__, site)
     if "key_value" in roles and site.offers("key_value") and site.key_value is not None:
         _expect(site.key_value, set(attention), "the self-attention", site)
+    if site.cache is not None:
+        for names, where in ((Signature(site.block).names, "the block"), (attention, "the self-attention")):
+            if set(names).isdisjoint(site.cache.arguments):
+                _expect(site.cache.arguments[0], set(names), where, site)
+
+
+def _names(part: nn.Module) -> Iterable[str]:
+    """The arguments that a part takes, or hands to its processor."""
+    processor = getattr(part, "processor", None)
+    return (*Signature(part).names, *(inspect.signature(processor.__call__).parameters if processor is not None else ()))
 
 
 def _expect(name: str, names: set[str], where: str, site: Site) -> None:

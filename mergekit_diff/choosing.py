@@ -16,7 +16,7 @@ from .plan import Plan
 from .planner import BatchView, Planner, Tokens
 from .recomputing import Plans, Recomputation
 from .rows import inside
-from .sites import Site
+from .sites import Layout, Site
 
 Observer = Callable[[Tensor, LayerContext, Plan | None, bool], None]
 
@@ -67,6 +67,7 @@ class Chooser:
     def forget(self) -> None:
         """The session is over."""
         self._recomputation.clear()
+        self._planner.forget()
         self.calls = {}
 
     def leave_out(self, site: Site) -> None:
@@ -77,20 +78,20 @@ class Chooser:
             unmerged.runs = 0
         self._ledger.note(site.name, "left out: its attention does not call scaled_dot_product_attention")
 
-    def for_site(self, site: Site, roles: tuple[str, ...], depth: int) -> Callable[[Tensor], Plans]:
-        """The function that gives a site's hooks its plans."""
+    def for_site(self, site: Site, roles: tuple[str, ...], depth: int) -> Callable[..., Plans]:
+        """The function that gives a site's hooks its plans, from the block's input and, unless a frame says it, the layout."""
         shared = tuple(role for role in roles if role != "key_value" and site.offers(role))
         own = tuple(role for role in roles if role == "key_value" and site.offers(role))
         places = Place(site, shared, depth), Place(site, own, depth)
         self._places |= {(site.name, place.roles[0]): place for place in places if place.roles}
 
-        def choose(x: Tensor) -> Plans:
+        def choose(x: Tensor, layout: Layout | None = None) -> Plans:
             if site.name in self._left_out:
                 return None, None
             again = None if self._running else self._recomputation.recall(site, x)
             if again is not None:
                 return again
-            layout = self._layouts.of(site, x)
+            layout = self._layouts.of(site, x) if layout is None else layout
             tokens = inside(x, layout)
             plans = self._plan(tokens, layout.grid, places[0]), self._plan(tokens, layout.grid, places[1])
             self._recomputation.remember(site, x, plans)

@@ -24,7 +24,8 @@ class Clock:
     """
 
     def __init__(self, pipe: Any | None, time: str = "t") -> None:  # noqa: ANN401
-        self._pipe, self._noise_at = pipe, TIMES[time]
+        self._pipe, self._noise_at, self._name = pipe, TIMES[time], "scheduler"
+        self._as_scheduled = TIMES["t" if time == "1000-t" else time]
         self._schedule: Timesteps | None = None
         self._calls_per_step: int | None = None
         self._rows, self._most_rows = 0, 0  # of this call, and the most of its step
@@ -36,19 +37,21 @@ class Clock:
         self.image += 1
         self.step, self.call, self._last, self._image_rows = -1, 0, None, 0
 
-    def tick(self, timestep: Any, rows: int = 1) -> None:  # noqa: ANN401
+    def tick(self, timestep: Any, rows: int = 1, scheduler: str = "scheduler") -> None:  # noqa: ANN401
         """Record that the denoiser is called.
 
         Args:
             timestep: a number or a tensor; of several the one with the most noise counts, since tokens may be clean.
             rows: of the batch.
+            scheduler: the name of this denoiser's in the pipeline; where another one begins, so does an image.
         """
+        self._name = scheduler
         t = self._noisiest(timestep)
         if self._last is not None and self._is_new_image(t, rows):
             self.start_image()
         self._rows, self._image_rows = rows, max(self._image_rows, rows)
         if self._last is None:
-            self._schedule = Timesteps.of(self._scheduler, self._noise_at(t))
+            self._schedule = Timesteps.of(self._scheduler, self._as_scheduled(t))
         elif not self._has_moved_on(t):
             self.call += 1
             self._most_rows = max(self._most_rows, rows)
@@ -83,7 +86,7 @@ class Clock:
 
     @property
     def _scheduler(self) -> Any | None:  # noqa: ANN401
-        return getattr(self._pipe, "scheduler", None)
+        return getattr(self._pipe, self._name, None)
 
     def _noisiest(self, timestep: Any) -> float:  # noqa: ANN401
         if not isinstance(timestep, torch.Tensor):
@@ -105,4 +108,4 @@ class Clock:
         """Whether a call belongs to another step than the last one."""
         if self._schedule is None:
             return t != self._last
-        return self._schedule.move(self._noise_at(t), t != self._last)
+        return self._schedule.move(self._as_scheduled(t), t != self._last)

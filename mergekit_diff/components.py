@@ -69,6 +69,10 @@ class MergeStrategy(Part):
     share: ClassVar[tuple[str, ...]] = ()
     proportional: ClassVar[bool | None] = None
     needs: ClassVar[tuple[str, ...]] = ()
+    axes: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    """The numbers of axes of the grids that it plans for."""
+    max_ratio: ClassVar[float] = 1.0
+    """The largest share of tokens that it can merge away, whatever its settings."""
 
     def asks(self) -> tuple[str, ...]:
         """The words of ``mergekit_diff.signals.SIGNALS`` that the session gives to this strategy in ``LayerContext.signals``.
@@ -76,6 +80,14 @@ class MergeStrategy(Part):
         All of ``needs``, unless its settings make some of them needless, or it wraps another strategy.
         """
         return self.needs
+
+    def at(self, ctx: LayerContext) -> "MergeStrategy":
+        """The strategy as it is at one moment; itself, unless it works in phases.
+
+        What :meth:`plan` does differently in each phase must be a setting that this chooses: a compiled session has a graph for
+        every value of a number that ``plan`` reads from ``ctx``, and a plan is used no longer than its phase.
+        """
+        return self
 
     @property
     def memory(self) -> int | None:
@@ -88,6 +100,19 @@ class MergeStrategy(Part):
     def defaults(self) -> Defaults:
         """The options of ``merging`` that suit this strategy: its class attributes, unless it wraps another strategy."""
         return Defaults(self.roles, self.refresh, self.levels, self.share, self.proportional)
+
+    def after(self, last: Plan) -> "MergeStrategy":
+        """The strategy that makes the plan after ``last``, where ``last_plan`` is given; itself unless it says so.
+
+        Called on the host and outside of any compiled graph: here a number of the last plan may decide how many tokens the next
+        one keeps.
+        """
+        return self
+
+    @property
+    def waits(self) -> bool:
+        """Whether ``plan`` reads a value on the host, and so waits for the device."""
+        return False
 
     @property
     def batch_shared(self) -> bool:

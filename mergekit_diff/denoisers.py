@@ -20,12 +20,14 @@ class Denoiser:
         family: what is known of its class.
         signature: of its ``forward``.
         sites: all of them, in the order in which they run.
+        scheduler: the name of its scheduler in the pipeline.
     """
 
     model: nn.Module
     family: Family
     signature: Signature
     sites: tuple[Site, ...]
+    scheduler: str = "scheduler"
 
     @classmethod
     def of(cls, model: nn.Module, name: str) -> "Denoiser":
@@ -41,7 +43,7 @@ class Denoiser:
         sites = find_sites(model)
         if name:
             sites = [dataclasses.replace(site, name=f"{name}.{site.name}") for site in sites]
-        return cls(model, family, signature, tuple(sites))
+        return cls(model, family, signature, tuple(sites), "prior_scheduler" if name.startswith("prior_") else "scheduler")
 
     def timestep(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
         """The timestep of a call; None if it has none."""

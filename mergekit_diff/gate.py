@@ -107,7 +107,7 @@ def _saved(place: Place, role: str, plan: Plan, x: Tensor, linear: float, attent
         return sum(_saved(place, part, plan, x, linear, attention) for part in site.roles if part != "block")
     batch, n, width = x.shape
     m = plan.num_groups
-    pairs = {"self_attention": n * n - m * m, "key_value": n * n - n * m}.get(role, 0)
+    pairs = {"self_attention": n * n - m * m, "key_value": n * n - n * m}.get(role, 0) if site.key_bias is not None else 0
     of_words = {"self_attention": None, "key_value": True, "cross_attention": False, "feed_forward": None}[role]
 
     def counts(name: str) -> bool:

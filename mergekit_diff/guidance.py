@@ -13,6 +13,9 @@ class Guidance:
         form: how the denoiser gets the halves, one of ``mergekit_diff.sites.GUIDANCE``.
         shares: whether ``share`` has "cfg".
         asked: whether the user said so. If it is only the strategy's default, it holds where the pipeline says that it guides.
+
+    Raises:
+        ValueError: the user asked for it, and the model knows no guidance.
     """
 
     pipe: Any
@@ -20,22 +23,35 @@ class Guidance:
     shares: bool
     asked: bool
 
+    def __post_init__(self) -> None:
+        if self.form == "none" and self.shares and self.asked:
+            raise ValueError("share='cfg': expected a model that is guided, got one whose rows are images of their own")
+
     @property
     def by_step(self) -> bool:
         """Whether all calls of a step share the first one's plan."""
         return self.form == "calls" and self._is_shared
 
     def rows(self, batch: int) -> tuple[int, int]:
-        """The number of halves in a batch, 2 if they share a plan or else 1, and the index of the one that decides.
+        """The number of parts of a batch that share a plan, and the index of the one that decides.
+
+        They are the two halves, or three where perturbed attention guidance appends the conditional rows once more.
 
         Raises:
             ValueError: the user asked for it, and the number of rows is odd.
         """
-        if self.form == "calls" or not self._is_shared:
+        if self.form in ("calls", "none") or not self._is_shared:
             return 1, 0
+        if getattr(self.pipe, "do_perturbed_attention_guidance", False):
+            return (3, 1) if self.pipe.do_classifier_free_guidance else (2, 0)
         if batch % 2 and self.asked:
             raise ValueError(f"share='cfg': expected rows [uncond, cond], so an even batch; got {batch}")
         return (1, 0) if batch % 2 else (2, int(self.form == "uncond-cond"))
+
+    def halves(self, batch: int) -> bool:
+        """Whether this many rows are the two halves of guidance, shared or not."""
+        guides = getattr(self.pipe, "do_classifier_free_guidance", self.asked and self.shares)
+        return self.form != "calls" and bool(guides) and batch % 2 == 0
 
     @property
     def _is_shared(self) -> bool:

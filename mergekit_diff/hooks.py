@@ -8,9 +8,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .arguments import Arguments, Signature, check_arguments
-from .plan import Plan
-from .rows import representatives, selected, within
-from .scores import Scores, with_merged_keys, with_sizes
+from .beside import check_processor, reusing_hooks
+from .plan import MergePlan, Plan, serves
+from .ready import ReadyPlan
+from .recording import Outputs
+from .rows import inside, placed, representatives, selected, within
+from .scores import PlanOfRow, Scores, with_merged_keys, with_sizes
 from .sites import Layout, Site
 
 
@@ -32,6 +35,7 @@ class SiteHooks:
             tokens that do not merge attend beside those that may, which would otherwise gain weight.
         rotary: how keys merge that are rotated by their positions, as in :func:`mergekit_diff.scores.with_merged_keys`.
         bypassed: called if self-attention ran without ``scaled_dot_product_attention``, where it should have been changed.
+        outputs: where the outputs of the layers are recorded; None if they are not.
     """
 
     def __init__(
@@ -44,15 +48,18 @@ class SiteHooks:
         proportional: bool | None = False,
         rotary: str = "values",
         bypassed: Callable[[], None] = lambda: None,
+        outputs: Outputs | None = None,
     ) -> None:
-        self.site, self.choose, self.layout, self.bypassed = site, choose, layout, bypassed
+        self.site, self.choose, self.layout, self.bypassed, self.outputs = site, choose, layout, bypassed, outputs
         self.roles = tuple(role for role in roles if site.offers(role))
         self.proportional, self.rotary = proportional, rotary if site.rotary else "before"
         self.plan: Plan | None = None
         self.key_value: Plan | None = None
         self._is_sized = False
+        self._batch = 1
         self._place = Layout(())
         self._whole: tuple[Tensor, Tensor] | None = None
+        self._done: tuple[str, ...] = ()  # roles whose submodule has run on the site's tokens
 
     def attach(self) -> list[RemovableHandle]:
         """Register the hooks; the handles remove them."""
@@ -61,11 +68,13 @@ class SiteHooks:
         if "block" in self.roles:
             handles.append(self.site.block.register_forward_hook(self._after_block))
         for role in self.site.roles:
-            for part in self.site.parts(role) if role != "block" else ():
+            for number, part in enumerate(self.site.parts(role) if role != "block" else ()):
                 if role in self.roles or (role == "self_attention" and self._changes_attention):
-                    handles += self._attach_part(role, part)
+                    handles += self._attach_part(role, number, part)
         for attention in self.site.parts("self_attention") if self._changes_attention else ():
             handles += self._attach_scores(attention)
+        for attention in self.site.read_by if self._changes_attention and "block" in self.roles else ():
+            handles += self._attach_scores(attention, of_others=True)
         return handles
 
     @property
@@ -77,12 +86,15 @@ class SiteHooks:
         self, signature: Signature, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         arguments = signature.read(args, kwargs)
-        x: Tensor = arguments[signature.first]
-        self.plan, self.key_value = self.choose(x)
-        self._place, self._whole = self.layout(x), None
+        x = self.site.tokens(arguments[self.site.argument or signature.first])
+        self.plan, key_value = self.choose(x)
+        self.key_value = None if key_value is None or not serves(key_value, "key_value") else key_value
+        self._place, self._whole, self._done = self.layout(x), None, ()
+        self._batch = len(x)
         beside = self.site.joint or x.shape[1] > self._place.number
         self._is_sized = beside if self.proportional is None else self.proportional
-        if self.plan is None or "block" not in self.roles:
+        self._check_keep()
+        if self.plan is None or self._serving("block") is None:
             return None
         check_arguments(self.site, "block", arguments, self._place)
         merged = within(x, self._place, self.plan.num_tokens, self.plan.merge)
@@ -90,9 +102,10 @@ class SiteHooks:
         return signature.place(args, kwargs, self._followed(arguments, x, merged))
 
     def _after_block(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401
+        place, key = self._place, (self.site.name, "block", 0, self.site.output)
         if self._whole is None or self.plan is None:
-            return output
-        (x, merged), plan, place = self._whole, self.plan, self._place
+            return output if self.outputs is None else _in_output(output, key[3:], lambda y, _: self._recorded(y, key, None))
+        (x, merged), plan = self._whole, self.plan
         self._whole = None
 
         def back(y: Tensor) -> Tensor:
@@ -100,13 +113,25 @@ class SiteHooks:
             before, after = x.narrow(1, begin, plan.num_tokens), merged.narrow(1, begin, plan.num_groups)
             return before + plan.unmerge(y - after)
 
-        return _in_output(output, (self.site.output,), lambda y: within(y, place, plan.num_groups, back))
+        def whole(y: Tensor, i: int) -> Tensor:
+            y = within(y, place, plan.num_groups, back)
+            return y if self.outputs is None else self._recorded(y, key, plan)
 
-    def _attach_part(self, role: str, part: nn.Module) -> list[RemovableHandle]:
+        return _in_output(output, (self.site.output,), whole)
+
+    def _serving(self, role: str) -> Plan | None:
+        """The shared plan, where tokens merge by it in a role."""
+        return self.plan if role in self.roles and self.plan is not None and serves(self.plan, role) else None
+
+    def _check_keep(self) -> None:
+        if isinstance(self.plan, (MergePlan, ReadyPlan)) and self.plan.keep > 0 and self.outputs is None:
+            raise ValueError(f"{self.site.name}: expected 'output' in the strategy's needs for a plan with keep={self.plan.keep}")
+
+    def _attach_part(self, role: str, number: int, part: nn.Module) -> list[RemovableHandle]:
         signature = Signature(part)
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
-            plan = self.plan if role in self.roles else None
+            plan = None if role in self._done else self._serving(role)
             keys = self._merged_keys() if role == "self_attention" and not self._at_scores(signature) else None
             if plan is None and keys is None:
                 return None
@@ -116,22 +141,42 @@ class SiteHooks:
             changes: dict[str, Any] = {}
             if plan is not None:
                 changes = self._followed(arguments, x, within(x, self._place, plan.num_tokens, plan.merge))
-            if keys is not None and keys is self.key_value and self.site.key_value is not None:
+            given = keys is not None and keys is self.key_value and self.site.key_value is not None
+            if given or (keys is not None and self._is_sized):
+                check_processor(self.site, module, given=given)
+            if keys is not None and given:
+                assert self.site.key_value is not None
                 if arguments.get(self.site.key_value) is not None:
                     reason = f"expected no '{self.site.key_value}', since key_value merges the block's own tokens"
                     raise ValueError(f"{self.site.name} {role}: {reason}")
                 changes[self.site.key_value] = within(x, self._place, keys.num_tokens, keys.merge)
-            if keys is not None and self._is_sized:
+            if keys is not None and self._is_sized and self.site.key_bias is not None:
                 changes[self.site.key_bias] = keys.sizes.log().expand(len(x), -1)[:, None].to(x.dtype)
             return signature.place(args, kwargs, changes)
 
         def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401
-            plan, place = self.plan, self._place
-            if plan is None or role not in self.roles:
+            plan, place = self._serving(role), self._place
+            if role in self._done or (plan is None and (self.outputs is None or role not in self.roles)):
                 return output
-            return _in_output(output, self.site.outputs, lambda y: within(y, place, plan.num_groups, plan.unmerge))
+            if role in self.site.first_run:
+                self._done += (role,)
+
+            def back(y: Tensor, i: int) -> Tensor:
+                whole = y if plan is None else within(y, place, plan.num_groups, plan.unmerge)
+                return whole if self.outputs is None else self._recorded(whole, (self.site.name, role, number, i), plan)
+
+            return _in_output(output, self.site.outputs, back)
 
         return [part.register_forward_pre_hook(before, with_kwargs=True), part.register_forward_hook(after)]
+
+    def _recorded(self, whole: Tensor, key: tuple[str, str, int, int], plan: Plan | None) -> Tensor:
+        """A layer's unmerged output with what its plan keeps of the last one; it is the next one's last."""
+        assert self.outputs is not None
+        last = self.outputs.last.get(key)
+        if isinstance(plan, ReadyPlan) and plan.keep > 0 and last is not None and len(last) == len(whole):
+            whole = within(whole, self._place, plan.num_tokens, partial(plan.blend, last=last))
+        self.outputs.last[key] = inside(whole, self._place).detach().clone()
+        return whole
 
     def _followed(self, arguments: dict[str, Any], x: Tensor, merged: Tensor) -> dict[str, Any]:
         """What changes among a call's arguments: the tokens, wherever they are passed, and the rows that follow them."""
@@ -141,30 +186,32 @@ class SiteHooks:
         if rows:
             index = representatives(self.plan, len(x), x.device)
             for each in rows:
-                changes[each.argument] = selected(arguments[each.argument], each, self._place, index)
+                value = changes.get(each.argument, arguments[each.argument])  # a mask has rows along two axes
+                changes[each.argument] = selected(value, each, self._place, index)
         return changes
 
     def _merged_keys(self) -> Plan | None:
         """The plan by which the keys of self-attention are merged."""
         if self.key_value is not None:
             return self.key_value
-        return None if {"self_attention", "block"}.isdisjoint(self.roles) else self.plan
+        return self._serving("block" if "block" in self.roles else "self_attention")
 
     def _at_scores(self, signature: Signature) -> bool:
         """Whether an attention is changed inside ``scaled_dot_product_attention``, not by its arguments."""
         return self.site.key_value is None or (bool(self.proportional) and self.site.key_bias not in signature.names)
 
-    def _attach_scores(self, attention: nn.Module) -> list[RemovableHandle]:
+    def _attach_scores(self, attention: nn.Module, of_others: bool = False) -> list[RemovableHandle]:
         if not self._at_scores(Signature(attention)):
             return []
-        scores, handles = Scores(self._rescored), []
+        scores, handles = Scores(self._rescored, self.site.more_keys, of_others), []
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
             if self.key_value is not None or (self._is_sized and self._merged_keys() is not None):
+                check_processor(self.site, module, given=False)
                 scores.enter()
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-            if not scores.leave() and output is not None:
+            if not scores.leave() and output is not None and not reusing_hooks(module):
                 self.bypassed()
 
         if "key_value" in self.roles and self.rotary == "before":
@@ -174,10 +221,12 @@ class SiteHooks:
         handles.append(attention.register_forward_hook(leave, always_call=True))
         return handles
 
-    def _rescored(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _rescored(self, arguments: dict[str, Any], call: int) -> dict[str, Any]:
         plan = self._merged_keys()
         if plan is None:
             return arguments
+        if len(arguments["key"]) < self._batch:  # attention is computed row by row
+            plan = PlanOfRow(plan, self._batch, call)
         if self.key_value is not None:
             arguments = with_merged_keys(arguments, plan, self._place, self.rotary)
         return with_sizes(arguments, plan, self._place) if self._is_sized else arguments
@@ -194,13 +243,13 @@ class SiteHooks:
 
         def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             plan = self.key_value
-            return output if plan is None else within(output, self._place, plan.num_groups, plan.unmerge)
+            return output if plan is None else within(output, self._place, plan.num_groups, lambda y: placed(y, plan))
 
         return [projection.register_forward_pre_hook(before), projection.register_forward_hook(after)]
 
 
-def _in_output(output: Any, places: tuple[int, ...], change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
-    """Change the tokens in what a module returns, a tensor or several."""
+def _in_output(output: Any, places: tuple[int, ...], change: Callable[[Tensor, int], Tensor]) -> Any:  # noqa: ANN401
+    """Change the tokens in what a module returns, a tensor or several, by their place in it."""
     if not isinstance(output, tuple):
-        return change(output)
-    return tuple(change(each) if i in places and each is not None else each for i, each in enumerate(output))
+        return change(output, 0)
+    return tuple(change(each, i) if i in places and each is not None else each for i, each in enumerate(output))

@@ -21,10 +21,13 @@ class Layouts:
 
     Args:
         sites: of the session.
+        whole: whether blocks run on merged tokens as a whole.
     """
 
-    def __init__(self, sites: Iterable[Site]) -> None:
+    def __init__(self, sites: Iterable[Site], whole: bool = False) -> None:
+        sites = list(sites)
         self._read: dict[nn.Module, dict[Reader, Layout | None]] = {}
+        self._refused = {name for site in sites for name in site.whole_refuses} if whole else set()
         for site in sites:
             if site.frame is not None:
                 self._read.setdefault(site.frame, {})[site.layout] = None
@@ -50,6 +53,9 @@ class Layouts:
 
         def on_frame(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             arguments = signature.read(args, kwargs)
+            for name in self._refused:
+                if arguments.get(name):
+                    raise ValueError(f"role 'block': expected no '{name}', which would return merged tokens; leave it out")
             for reader in readers:
                 readers[reader] = reader(arguments)
 

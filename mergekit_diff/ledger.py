@@ -1,10 +1,10 @@
 """What happened in every call of a site, recorded once the denoiser has returned: numbers and notes for the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .components import LayerContext, MergeStrategy, RatioSchedule, WindowSchedule
-from .plan import Plan
+from .plan import Plan, serves
 from .planner import Tokens, Turn
 from .report import MergeReport, Tally
 from .settling import schedules
@@ -61,9 +61,9 @@ class Ledger:
         self.newest: dict[tuple[str, str], tuple[Plan, tuple[int, ...]]] = {}
         self._tallies = {(s.name, role): Tally(s, role) for s in sites for role in roles}
 
-    def report(self) -> MergeReport:
-        """The table for :meth:`MergeSession.report`."""
-        return MergeReport(list(self._tallies.values()))
+    def report(self, recorded: Mapping[str, int]) -> MergeReport:
+        """The table for :meth:`MergeSession.report`, with the most bytes that each signal took."""
+        return MergeReport(list(self._tallies.values()), recorded)
 
     def enter(self, call: Call) -> None:
         """Count one call, unless the block did not run or failed to plan."""
@@ -72,8 +72,8 @@ class Ledger:
         plan, grid, before = call.turn.plan, call.tokens.grid, call.tokens.number
         ratio = getattr(self.strategy, "ratio", None)
         asked = ratio(call.ctx) if isinstance(ratio, RatioSchedule) else None
-        after = before if plan is None else plan.num_groups
         for role in call.place.roles:
+            after = before if plan is None or not serves(plan, role) else plan.num_groups
             tally = self._tallies[call.place.site.name, role]
             tally.plans += call.made
             for _ in range(call.runs):

@@ -1,7 +1,7 @@
 """The options of ``merging``: how a strategy is applied to a model."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,8 @@ class Options:
         rotary: how "key_value" merges keys that were rotated by their positions: "values" (the representative's key, the mean of
             the values), "pick" (its key and value), "mean" (the mean of both), "before" (tokens merge before they are projected,
             and are rotated at the representative's position, as in the other roles). None is "values".
+        whole: of a causal language model, how many of the first tokens of a text and of the newest tokens of each call stay
+            whole; None is (4, 16).
         seed: seed of all noise.
         strict: raise where a session that merged nothing would warn.
 
@@ -52,6 +54,7 @@ class Options:
     rotary: str | None = None
     seed: int = 0
     strict: bool = False
+    whole: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.roles is not None:
@@ -66,6 +69,11 @@ class Options:
             raise ValueError(f"expected proportional to be True, False or None, got {self.proportional!r}")
         if self.rotary is not None:
             one_of(self.rotary, ROTARY, "rotary")
+        if self.whole is not None:
+            numbers = tuple(self.whole) if isinstance(self.whole, Sequence) else ()
+            if len(numbers) != 2 or any(type(n) is not int or n < 0 for n in numbers):
+                raise ValueError(f"expected whole to be two whole numbers of at least 0, (first, newest); got {self.whole!r}")
+            object.__setattr__(self, "whole", numbers)
         if not isinstance(self.gate, Mapping):
             one_of(self.gate, GATES, "gate")
         elif not all(isinstance(each, Mapping) and "merges" in each for each in self.gate.values()):

@@ -56,9 +56,13 @@ class MergePlan:
         rep: (B, M) int64, the token that represents every group.
         weight: (B, N) weight of every token in its group's mean, summing to 1 in each group; None is the plain mean.
         reduction: how the tokens of a group become one.
+        keep: when unmerging, this share of what the layer returned for a token at the last step is blended into the output of
+            its group, in [0, 1]; tokens that are alone get theirs. The strategy must ask for "output". It changes nothing in
+            "key_value", where nothing is unmerged.
+        roles: the roles that this plan serves; nothing merges in others. None is all.
 
     Raises:
-        ValueError: the tensors' shapes do not fit together.
+        ValueError: the tensors' shapes do not fit together, or ``keep`` is out of range.
 
     >>> plan = MergePlan(assign=torch.tensor([[0, 0, 1, 0]]), rep=torch.tensor([[0, 2]]))
     >>> x = torch.tensor([[[1.0], [2.0], [5.0], [3.0]]])
@@ -73,15 +77,25 @@ class MergePlan:
     rep: Tensor
     weight: Tensor | None = None
     reduction: Reduction = MEAN
+    keep: float = 0.0
+    roles: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.keep <= 1:
+            raise ValueError(f"expected keep in [0, 1], got {self.keep}")
         shapes = [tuple(t.shape) for t in (self.assign, self.rep, self.weight) if t is not None]
         if any(len(s) != 2 or s[0] != shapes[0][0] for s in shapes) or (self.weight is not None and shapes[2] != shapes[0]):
             raise ValueError(f"expected assign (B, N), rep (B, M) and weight (B, N) or None; got shapes {shapes}")
 
     @classmethod
     def from_target(
-        cls, target: Tensor, num_groups: int, weight: Tensor | None = None, reduction: Reduction = MEAN
+        cls,
+        target: Tensor,
+        num_groups: int,
+        weight: Tensor | None = None,
+        reduction: Reduction = MEAN,
+        keep: float = 0.0,
+        roles: tuple[str, ...] | None = None,
     ) -> "MergePlan":
         """The plan in which every token joins its target; groups are in the order of their representatives.
 
@@ -90,6 +104,8 @@ class MergePlan:
             num_groups: M, the number of kept tokens, the same in every row; an argument, since counting waits for the device.
             weight: as in the class.
             reduction: as in the class.
+            keep: as in the class.
+            roles: as in the class.
 
         Raises:
             ValueError: the targets have another shape.
@@ -106,7 +122,7 @@ class MergePlan:
         group = kept.cumsum(1) - 1
         slot = torch.where(kept, group, num_groups)
         rep = target.new_empty(batch, num_groups + 1).scatter_(1, slot, tokens)[:, :num_groups]
-        return cls(group.gather(1, target), rep, weight, reduction)
+        return cls(group.gather(1, target), rep, weight, reduction, keep, roles)
 
     @property
     def num_tokens(self) -> int:
@@ -145,7 +161,8 @@ class MergePlan:
         if times == 1:
             return self
         weight = None if self.weight is None else self.weight.repeat(times, 1)
-        return MergePlan(self.assign.repeat(times, 1), self.rep.repeat(times, 1), weight, self.reduction)
+        assign, rep = self.assign.repeat(times, 1), self.rep.repeat(times, 1)
+        return MergePlan(assign, rep, weight, self.reduction, self.keep, self.roles)
 
     def ready(self, batch: int) -> ReadyPlan:
         """The plan worked out for ``batch`` rows, a multiple of its own B; worth it if the plan is applied more than once."""
@@ -155,7 +172,8 @@ class MergePlan:
         offsets = torch.searchsorted(groups, torch.arange(batch * self.num_groups, device=groups.device))
         weights = None if plan.weight is None else plan.weight.flatten()[order]
         rep = through_batch(plan.rep, self.num_tokens)
-        return ReadyPlan(batch, self.num_tokens, self.num_groups, order, offsets, weights, assign, rep, self.reduction)
+        shape, how = (batch, self.num_tokens, self.num_groups), (self.reduction, self.keep, self.roles)
+        return ReadyPlan(*shape, order, offsets, weights, assign, rep, *how)
 
     def _ready_for(self, x: Tensor) -> ReadyPlan:
         return self.ready(len(x) if len(self.assign) == 1 else len(self.assign))
@@ -164,6 +182,12 @@ class MergePlan:
 def as_ready(plan: Plan, batch: int) -> Plan:
     """The plan in the form that is fastest to apply to ``batch`` rows; a plan of a class of your own is returned unchanged."""
     return plan.ready(batch) if isinstance(plan, MergePlan) else plan
+
+
+def serves(plan: Plan, role: str) -> bool:
+    """Whether tokens merge by this plan in a role; a plan of a class of your own serves all."""
+    roles = plan.roles if isinstance(plan, (MergePlan, ReadyPlan)) else None
+    return roles is None or role in roles
 
 
 def top(score: Tensor, count: int) -> Tensor:

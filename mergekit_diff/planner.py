@@ -15,9 +15,11 @@ from .clock import Clock
 from .components import LayerContext, MergeStrategy, RatioSchedule
 from .guidance import Guidance
 from .plan import MergePlan, Plan, as_ready
+from .recording import Records
 from .settling import schedules, settled
 from .signals import Signals
 from .sites import Site
+from .soft import SoftPlan
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Turn:
         checked: the last step at which it was found valid.
         due: whether it has yet to be made.
         plan: what the strategy chose, for every row of the batch.
-        chosen: the same for the rows that the strategy saw, if it asks for ``last_plan``.
+        chosen: the same for the rows that the strategy saw, if it asks for ``last_plan`` or ``age``.
         since: the step of the last plan that was made without ``last_plan``; this one or an earlier one.
         ready: the plan in the form that hooks apply; None where no token merges.
         gate: what a gate decided about it.
@@ -111,6 +113,7 @@ class Planner:
         by_grid: whether the sites of one grid share the first one's plan within a step.
         guidance: whether all calls of a step share the first one's plan.
         seed: all noise is drawn from (seed, step, site).
+        records: what the session records for the strategy.
 
     Raises:
         ValueError: the strategy asks for a signal that is unknown, or that a site cannot give.
@@ -127,10 +130,11 @@ class Planner:
         by_grid: bool,
         guidance: Guidance,
         seed: int,
+        records: Records,
     ) -> None:
         self.strategy, self.clock, self.num_sites, self.refresh = strategy, clock, num_sites, refresh
         self.by_grid, self.guidance, self.seed = by_grid, guidance, seed
-        self._signals = Signals(strategy, sites)
+        self._signals = Signals(strategy, sites, records)
         self._kept: dict[tuple[Any, ...], Turn] = {}
         self._settled: dict[tuple[Any, ...], MergeStrategy] = {}
 
@@ -179,15 +183,21 @@ class Planner:
         """A plan that is due here and now; unlike that of :meth:`turn`, it is not kept."""
         settings = self._settings(ctx)
         if settings not in self._settled:
-            self._settled[settings] = settled(self.strategy, ctx)
+            self._settled[settings] = settled(self.strategy.at(ctx), ctx)
+        strategy = self._settled[settings]
         last, since = self._last(ctx, (tokens, view), settings)
+        if last is not None:
+            strategy = strategy.after(last)
+            strategy = self._settled.setdefault((strategy,), strategy)  # the same object again needs no new graph
+        signals = self._signals.recorded(ctx, tokens.batch, view.rows, view.together)
+        age = self._age(ctx, tokens, view)
         ctx = dataclasses.replace(
             ctx,
             noise=self._noise(f"{self.seed}/{ctx.step}/{ctx.site}", tokens),
             still=self._noise(f"{self.seed}/still/{ctx.site}", tokens),
-            signals={} if last is None else {"last_plan": last},
+            signals=signals | ({} if last is None else {"last_plan": last}) | ({} if age is None else {"age": age}),
         )
-        return Turn(self._settled[settings], ctx, view, tokens, self.clock.image, settings, ctx.step, since)
+        return Turn(strategy, ctx, view, tokens, self.clock.image, settings, ctx.step, since)
 
     @torch.no_grad()
     def plan(self, x: Tensor, turn: Turn) -> Plan | None:
@@ -195,9 +205,9 @@ class Planner:
         if turn.due:
             rows = turn.view.rows(x)
             plan = turn.strategy.plan(turn.view.folded(rows), self._signals.added(turn.ctx, rows, turn.view.folded))
-            turn.chosen = plan if "last_plan" in self._signals.words else None
-            if isinstance(plan, MergePlan):
-                plan = plan.repeat(len(x) // len(plan.assign))
+            turn.chosen = None if {"last_plan", "age"}.isdisjoint(self._signals.words) else plan
+            if isinstance(plan, (MergePlan, SoftPlan)):
+                plan = plan.repeat(len(x) // len(plan.rep))
             turn.plan, turn.ready, turn.due = plan, None, False
             if plan is not None and plan.num_groups < plan.num_tokens:
                 turn.ready = as_ready(plan, len(x))
@@ -208,6 +218,10 @@ class Planner:
         turn.gate = decision
         if not decision["merges"]:
             turn.due, turn.plan, turn.chosen, turn.ready = False, None, None, None
+
+    def forget(self) -> None:
+        """Let go of all plans."""
+        self._kept = {}
 
     def _key(self, ctx: LayerContext) -> tuple[Any, ...]:
         """What has a plan of its own within a step."""
@@ -227,9 +241,28 @@ class Planner:
             return None, ctx.step
         return kept.chosen, kept.since
 
+    def _age(self, ctx: LayerContext, tokens: Tokens, view: BatchView) -> Tensor | None:
+        """(rows that the strategy sees, N) steps since each token was last alone in its group; None before the first plan."""
+        kept = self._kept.get(self._key(ctx)) if "age" in self._signals.words else None
+        if kept is None or kept.image != self.clock.image or (kept.tokens, kept.view) != (tokens, view):
+            return None
+        age, plan = kept.ctx.signals.get("age"), kept.chosen
+        if kept.ctx.step == ctx.step:
+            return age
+        rows = 1 if view.together else tokens.batch // view.parts
+        if plan is None:
+            return torch.zeros(rows, tokens.number, device=tokens.device)
+        if not isinstance(plan, MergePlan):
+            raise ValueError(f"'age': expected a strategy whose plans are partitions, got {type(plan).__name__}")
+        older = ctx.step - kept.ctx.step + (0.0 if age is None else age)
+        shared = plan.sizes.gather(1, plan.assign) > 1
+        return torch.where(shared, older, 0.0).expand(rows, -1).contiguous()
+
     def _settings(self, ctx: LayerContext) -> tuple[Any, ...]:
-        """What the strategy's schedules return here and now."""
-        return tuple(s(ctx) if isinstance(s, RatioSchedule) else (s(ctx), s.offset(ctx)) for s in schedules(self.strategy))
+        """What the strategy's schedules return here and now, and which phase it is in."""
+        found = [s(ctx) if isinstance(s, RatioSchedule) else (s(ctx), s.offset(ctx)) for s in schedules(self.strategy)]
+        now = self.strategy.at(ctx)
+        return (*found, None if now is self.strategy else now)
 
     def _holds(self, kept: Turn, ctx: LayerContext, layout: tuple[Tokens, BatchView]) -> bool:
         if kept.image != self.clock.image or (kept.tokens, kept.view) != layout:

@@ -25,6 +25,8 @@ class ReadyPlan:
         assign: (B * N,) the group of every token.
         rep: (B * M,) the token that represents every group.
         reduce: makes (B, M, C) from (B, N, C) tokens and this plan; a :class:`mergekit_diff.Reduction`.
+        keep: as in the plan.
+        roles: as in the plan.
     """
 
     batch: int
@@ -36,6 +38,8 @@ class ReadyPlan:
     assign: Tensor
     rep: Tensor
     reduce: "Callable[[Tensor, ReadyPlan], Tensor]"
+    keep: float = 0.0
+    roles: tuple[str, ...] | None = None
 
     def merge(self, x: Tensor, /) -> Tensor:
         """Every group reduced to one token: (B, N, C) to (B, M, C)."""
@@ -57,6 +61,11 @@ class ReadyPlan:
         """(B, M) float32, the number of tokens in every group."""
         ends = F.pad(self.offsets[1:], (0, 1), value=self.batch * self.num_tokens)
         return (ends - self.offsets).float().view(self.batch, self.num_groups)
+
+    def blend(self, new: Tensor, last: Tensor) -> Tensor:
+        """Outputs (B, N, C) with the share ``keep`` of the last ones, for tokens that share a group; others are new alone."""
+        shared = self.sizes.flatten().index_select(0, self.assign).view(self.batch, self.num_tokens, 1) > 1
+        return torch.where(shared, new.lerp(last.to(new.dtype), self.keep), new)
 
     def mean(self, x: Tensor) -> Tensor:
         """Every group's mean, by the plan's weights if it has any: (B, N, C) to (B, M, C)."""

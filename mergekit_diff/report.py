@@ -81,10 +81,12 @@ class MergeReport:
 
     Args:
         tallies: a tally for every site and role.
+        recorded: the most bytes that the session held between two steps for each signal that the strategy asks for.
     """
 
-    def __init__(self, tallies: Sequence[Tally]) -> None:
+    def __init__(self, tallies: Sequence[Tally], recorded: Mapping[str, int] | None = None) -> None:
         self._rows = [t.row() for t in tallies]
+        self.recorded = dict(recorded or {})
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """One row per site and role.
@@ -118,7 +120,7 @@ class MergeReport:
         return self._mean("asked")
 
     def __str__(self) -> str:
-        """One line for all sites with the same outcome, with their number."""
+        """One line for all sites with the same outcome, with their number, and one for each signal that was recorded."""
         same: dict[tuple[Any, ...], int] = defaultdict(int)
         for r in self._rows:
             grid = "x".join(map(str, r["grid"])) or "-"
@@ -128,7 +130,9 @@ class MergeReport:
         head = ("sites", "role", "level", "grid", "tokens", "kept", "asked", "granted", "plans", "note")
         table = [head, *[tuple(map(str, (count, *key))) for key, count in same.items()]]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in table)
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in table]
+        lines += [f"recorded for '{word}': {size / 1e6:.3g} MB" for word, size in self.recorded.items()]
+        return "\n".join(lines)
 
     def _mean(self, column: str) -> float | None:
         rows = [r for r in self._rows if r["asked"] is not None or (column == "granted" and r["kept"] < r["tokens"])]

@@ -1,6 +1,7 @@
 """Acting on the grid's tokens alone, inside a longer sequence, and on the arguments that have a row for each of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,6 +44,15 @@ def representatives(plan: Plan, batch: int, device: torch.device) -> Tensor:
     return plan.select(tokens.expand(batch, -1, 1)).squeeze(-1)
 
 
+def placed(y: Tensor, plan: Plan) -> Tensor:
+    """(B, N, C) with the rows of the groups (B, M, C) at their representatives, where ``select`` finds them; zero elsewhere.
+
+    ``unmerge`` would do for a partition; a plan whose groups overlap would mix the rows.
+    """
+    index = representatives(plan, len(y), y.device)[..., None].expand(-1, -1, y.shape[-1])
+    return y.new_zeros(len(y), plan.num_tokens, y.shape[-1]).scatter(1, index, y)
+
+
 def selected(value: Any, rows: Rows, layout: Layout, index: Tensor) -> Any:  # noqa: ANN401
     """An argument with the rows of the representatives alone, and the rows of other tokens unchanged.
 
@@ -57,12 +67,12 @@ def selected(value: Any, rows: Rows, layout: Layout, index: Tensor) -> Any:  # n
     if value is None:
         return None
     place, *rest = rows.path
-    inner = Rows(rows.argument, rows.axis, rows.batched, tuple(rest))
+    inner = replace(rows, path=tuple(rest))
     return type(value)(selected(each, inner, layout, index) if i == place else each for i, each in enumerate(value))
 
 
 def _kept(value: Tensor, rows: Rows, layout: Layout, index: Tensor) -> Tensor:
-    if value.dim() <= rows.axis or value.shape[rows.axis] < layout.number:
+    if rows.dims not in (None, value.dim()) or value.dim() <= rows.axis or value.shape[rows.axis] < layout.number:
         return value
     kept = positions(layout, index, value.shape[rows.axis])
     if not rows.batched:

@@ -141,6 +141,21 @@ class Fixed(WindowSchedule):
         return size
 
 
+@register("cube")
+@dataclass(frozen=True)
+class Cube(WindowSchedule):
+    """The same side along every axis: a cube on a video's grid, which reaches over frames."""
+
+    side: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Fixed(self.side)
+
+    def __call__(self, ctx: LayerContext) -> tuple[int, ...]:
+        return (self.side,) * len(ctx.grid)
+
+
 @register("by-stage")
 @dataclass(frozen=True)
 class ByStage(WindowSchedule):

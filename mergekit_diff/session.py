@@ -8,6 +8,9 @@ from weakref import WeakSet
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .beside import check_caches
+from .cache_hooks import CacheHooks
+from .caches import WHOLE, check_options
 from .choosing import Chooser, Observer
 from .clock import Clock
 from .compiling import Compiled, inputs_of
@@ -21,7 +24,9 @@ from .ledger import Ledger
 from .options import Options
 from .plan import Plan
 from .planner import Planner
+from .recording import Records, check_recorded
 from .report import MergeReport
+from .signals import asked
 from .sites import Site
 from .target import denoisers_of, is_compiled
 
@@ -48,9 +53,13 @@ class MergeSession:
         self._clock = Clock(self._pipe, family.time)
         self._roles = offered(found, None if options.roles is None else tuple(options.roles), tuple(self.options.roles or ()))
         chosen = [denoiser.chosen(self.options.levels, self._roles) for denoiser in self._denoisers]
-        sites = [site for group in chosen for site in group]
+        self._sites = sites = [site for group in chosen for site in group]
+        check_caches(sites, self._roles)
         refresh, share = self.options.refresh or 1, tuple(self.options.share or ())
         guidance = Guidance(self._pipe, family.guidance, "cfg" in share, asked=options.share is not None)
+        self._is_causal = any(site.cache is not None for site in sites)
+        check_recorded(strategy, family.channels, causal=self._is_causal)
+        self._records = Records(asked(strategy), self._clock, guidance)
         planner = Planner(
             strategy,
             self._clock,
@@ -60,12 +69,14 @@ class MergeSession:
             by_grid="grid" in share,
             guidance=guidance,
             seed=self.options.seed,
+            records=self._records,
         )
         self._gate = None if self.options.gate == "none" else Gate(self.options.gate, refresh)
         self._ledger = Ledger(strategy, found, self._roles)
         self._ledger.note_left_out({site.name for site in sites}, self.options.levels)
         self._ledger.note_replaced(tuple(self.options.roles or ()))
-        self._layouts = Layouts(sites)
+        self._layouts = Layouts(sites, "block" in self._roles)
+        check_options(options, causal=self._is_causal)
         self._chooser = Chooser(planner, self._clock, self._layouts, self._ledger, self._gate, guidance)
         self._handles: list[RemovableHandle] = []
         self._compiled: dict[nn.Module, Compiled] = {}
@@ -86,7 +97,7 @@ class MergeSession:
 
     def report(self) -> MergeReport:
         """What was merged so far: ratios asked and granted, and the reasons where nothing was, for every site."""
-        return self._ledger.report()
+        return self._ledger.report(self._records.most)
 
     def plans(self) -> dict[tuple[str, str], tuple[Plan, tuple[int, ...]]]:
         """The latest plan, with its grid, of every (site, role) that had one; of the class that the strategy returned."""
@@ -126,10 +137,17 @@ class MergeSession:
             **options: of ``torch.compile``; by default ``fullgraph=True`` and ``dynamic=False``.
 
         Raises:
-            RuntimeError: the session is already compiled.
+            RuntimeError: the session is already compiled, its strategy reads a value on the host, or the model is causal, whose
+                keys merge between calls.
         """
+        if self._is_causal:
+            raise RuntimeError(f"expected a denoiser to compile, got {type(self.model).__name__}, whose keys merge in a cache")
         if self._compiled:
             raise RuntimeError("this session is compiled already")
+        if self.strategy.waits:
+            raise RuntimeError(
+                f"expected a strategy to compile, got '{self.strategy.name}', which reads a value on the host to plan"
+            )
         for denoiser in self._denoisers:
             self._compiled[denoiser.model] = Compiled(denoiser.model, self._is_eager, options)
 
@@ -148,6 +166,7 @@ class MergeSession:
         for compiled in self._compiled.values():
             compiled.put_back()
         self._chooser.forget()
+        self._records.clear()
         self._handles, self._compiled = [], {}
         for denoiser in self._denoisers:
             _ATTACHED.discard(denoiser.model)
@@ -181,7 +200,10 @@ class MergeSession:
             timestep = denoiser.timestep(args, kwargs)
             if timestep is None:
                 self._clock.start_image()
-            self._clock.tick(0.0 if timestep is None else timestep, denoiser.batch(args, kwargs))
+            self._clock.tick(0.0 if timestep is None else timestep, denoiser.batch(args, kwargs), denoiser.scheduler)
+            if self._clock.step == 0 and self._clock.call == 0:
+                check_caches(self._sites, self._roles)
+            self._records.begin()
             layouts = self._layouts.begin(module, args, kwargs)
             compiled = self._compiled.get(module)
             if compiled is not None:
@@ -193,20 +215,34 @@ class MergeSession:
             compiled = self._compiled.get(module)
             if compiled is not None and output is not None:  # None if it raised
                 compiled.learn(inputs[0], self._chooser.calls.values())
+            if output is not None:
+                contexts = [call.turn.ctx for call in self._chooser.calls.values()]
+                self._records.end(output, denoiser.family.channels, contexts)
             self._chooser.calls = {}
 
         self._handles.append(denoiser.model.register_forward_pre_hook(on_call, with_kwargs=True))
         self._handles.append(denoiser.model.register_forward_hook(on_return, always_call=True))
 
-    def _hooks(self, site: Site, depth: int) -> SiteHooks:
+    def _hooks(self, site: Site, depth: int) -> SiteHooks | CacheHooks:
+        choose = self._chooser.for_site(site, self._roles, depth)
+        if site.cache is not None:
+            return CacheHooks(
+                site,
+                choose,
+                proportional=self.options.proportional is not False,
+                rotary=self.options.rotary or "values",
+                whole=self.options.whole or WHOLE,
+                note=lambda reason: self._ledger.note(site.name, reason),
+            )
         return SiteHooks(
             site,
             self._roles,
-            self._chooser.for_site(site, self._roles, depth),
+            choose,
             lambda x: self._layouts.of(site, x),
             proportional=self.options.proportional,
             rotary=self.options.rotary or "values",
             bypassed=lambda: self._chooser.leave_out(site),
+            outputs=self._records.outputs,
         )
 
     def _is_eager(self) -> bool:

@@ -74,6 +74,34 @@ class Pearson(SimilarityMetric):
         return Cosine()(centred_a, centred_a if b is a else b - b.mean(-1, keepdim=True))
 
 
+@register("fourier")
+@dataclass(frozen=True)
+class Fourier(SimilarityMetric):
+    """Cosine of the real part of the spectrum over channels, low frequencies alone. Fourier Token Merging (2025), NeurIPS.
+
+    With ``f(x) = Re(FFT(x))[: keep * C]``, the cosine of f(a) and f(b), in [-1, 1]. The real part is even: its second half
+    repeats the first, and channels enter as ``x[c] + x[-c]`` alone.
+
+    Args:
+        keep: share of the spectrum that is compared, in (0, 1]; the authors use 0.6 to 1.
+    """
+
+    keep: float = 0.6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"metric 'fourier': expected keep in (0, 1], got {self.keep}")
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        spectrum = self._spectrum(a)
+        return Cosine()(spectrum, spectrum if b is a else self._spectrum(b)).to(a.dtype)
+
+    def _spectrum(self, x: Tensor) -> Tensor:
+        kept = max(1, int(self.keep * x.shape[-1]))
+        return torch.fft.fft(_wide(x), dim=-1).real[..., :kept]
+
+
 def _wide(x: Tensor) -> Tensor:
     """At least float32: ``cdist`` has no half-precision kernel on CPUs."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -10,6 +10,11 @@ from torch import nn
 from .components import MergeStrategy
 from .options import OPTIONS
 from .registry import make, one_of, part_class
+from .sites import is_known
+
+DENOISERS = ("unet", "transformer", "transformer_2")
+STAGES = ("unconditional_transformer", "prior_prior", "prior", "decoder")
+"""Other names of parts of a pipeline, which are denoisers in some pipelines and in others not."""
 
 
 def strategy_of(spec: Any, settings: Mapping[str, Any]) -> MergeStrategy:  # noqa: ANN401
@@ -35,8 +40,9 @@ def denoisers_of(target: Any) -> tuple[Any, dict[str, nn.Module]]:  # noqa: ANN4
     """The pipeline, if ``target`` is one, and the modules whose sites are merged, by name; two if each denoises in its turn."""
     if isinstance(target, nn.Module):
         return None, {"": target}
-    parts = {name: getattr(target, name, None) for name in ("unet", "transformer", "transformer_2")}
+    parts = {name: getattr(target, name, None) for name in (*DENOISERS, *STAGES)}
     denoisers = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    denoisers = {name: part for name, part in denoisers.items() if name in DENOISERS or is_known(part)}
     if not denoisers:
         raise ValueError(f"expected a pipeline with a unet or transformer, or a module; got {type(target).__name__}")
     return target, denoisers

@@ -37,12 +37,16 @@ class Downsample(MergeStrategy):
         groups = 1
         for side in ctx.grid:
             kept = max(1, round(side * scale))
-            target = rearrange(target[:, None] * side + _nearest(side, kept, x.device), "a b -> (a b)")
+            target = rearrange(target[:, None] * side + self._along(side, kept, x.device), "a b -> (a b)")
             groups *= kept
         return MergePlan.from_target(target[None], groups, reduction=PICK)
 
+    def _along(self, side: int, kept: int, device: torch.device) -> Tensor:
+        """(side,) for every position of an axis, the nearest of the ``kept`` positions that resizing reads."""
+        read = positions_read(side, kept, device)
+        return read[(torch.arange(side, device=device)[:, None] - read).abs().argmin(1)]
 
-def _nearest(side: int, kept: int, device: torch.device) -> Tensor:
-    """(side,) for every position of an axis, the nearest of the ``kept`` positions that resizing reads."""
-    read = ((torch.arange(kept, device=device) + 0.5) * side / kept).long()
-    return read[(torch.arange(side, device=device)[:, None] - read).abs().argmin(1)]
+
+def positions_read(side: int, kept: int, device: torch.device) -> Tensor:
+    """(kept,) positions of an axis that resizing by nearest neighbor reads."""
+    return ((torch.arange(kept, device=device) + 0.5) * side / kept).long()

@@ -18,10 +18,9 @@ from .wrapper import Wrapper
 @register("dynamic-ratio")
 @dataclass(frozen=True)
 class DynamicRatio(Wrapper):
-    """Another strategy at a changing ratio: by timestep, or by how much of the image repeats itself.
+    """Change another strategy's ratio by timestep or by how much is alike. The third question of ReToM, arXiv 2507.12771.
 
-    The third question that ReToM leaves open (arXiv 2507.12771). One ratio is used for the whole batch, so that all rows keep
-    the same number of tokens.
+    One ratio is used for the whole batch, so that all rows keep the same number of tokens.
 
     Args:
         ratio: replaces the inner strategy's ratio; with ``threshold``, it is the upper limit.
@@ -46,6 +45,11 @@ class DynamicRatio(Wrapper):
     def batch_shared(self) -> bool:
         """True with ``threshold``: the ratio then depends on the content of the whole batch."""
         return self.threshold is not None or self.inner.batch_shared
+
+    @property
+    def waits(self) -> bool:
+        """True with ``threshold``: how many tokens are alike is read on the host."""
+        return self.threshold is not None or self.inner.waits
 
     def plan(self, x: Tensor, ctx: LayerContext) -> Plan | None:
         """The inner strategy's plan at the current ratio."""

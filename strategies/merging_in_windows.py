@@ -110,7 +110,8 @@ class MergingInWindows(MergeStrategy):
         plan = MergePlan.from_target(target, kept, weight, self.reduction)
         if self.keep_representatives == 1:
             return plan
-        return WindowPlan(plan.assign, plan.rep, plan.weight, plan.reduction, torch.cat(positions, 1).squeeze(-1))
+        positions_of = torch.cat(positions, 1).squeeze(-1)
+        return WindowPlan(plan.assign, plan.rep, plan.weight, plan.reduction, positions=positions_of)
 
     def _counts(self, parts: Windows, ratio: float) -> list[int]:
         """How many tokens merge: in each window, for each group of windows; or over the whole grid."""

@@ -14,7 +14,7 @@ from .merging_in_windows import MergingInWindows
 @register("random-dest")
 @dataclass(frozen=True)
 class RandomDest(MergingInWindows):
-    """Merge into a random token of each window: the control of the second experiment of ReToM, arXiv 2507.12771.
+    """Merge into a random token of each window, as a control. ReToM's second experiment, arXiv 2507.12771.
 
     It is ``retom-paper`` with ``representative="random"`` and a plan for every step. The destination of a window is the same for
     every row of a batch, so that both halves of guidance always share it; with others, only ``share="cfg"`` does that.

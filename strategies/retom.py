@@ -44,7 +44,7 @@ class ReToM(MergingInWindows):
 @register("retom-paper")
 @dataclass(frozen=True)
 class PaperReToM(ReToM):
-    """``retom`` as the paper describes it. ReToM (2025), arXiv 2507.12771.
+    """Merge as ``retom``, the way the paper describes it. ReToM (2025), arXiv 2507.12771.
 
     The token of highest mean similarity stands for a window, the same share of every window merges, each half of guidance
     chooses for itself, and a plan is kept for 20 steps. The settings are those of ``retom``.

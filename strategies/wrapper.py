@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from mergekit_diff.components import Defaults, MergeStrategy, RatioSchedule
+from mergekit_diff.components import Defaults, LayerContext, MergeStrategy, RatioSchedule
 from mergekit_diff.schedules import Constant
 
 from .retom import ReToM
@@ -35,10 +35,20 @@ class Wrapper(MergeStrategy):
         """Inherited from ``inner``."""
         return self.inner.asks()
 
+    def at(self, ctx: LayerContext) -> MergeStrategy:
+        """Itself, with the phase of ``inner``."""
+        inner = self.inner.at(ctx)
+        return self if inner is self.inner else dataclasses.replace(self, inner=inner)
+
     @property
     def memory(self) -> int | None:
         """Inherited from ``inner``."""
         return self.inner.memory
+
+    @property
+    def waits(self) -> bool:
+        """Inherited from ``inner``."""
+        return self.inner.waits
 
     @property
     def batch_shared(self) -> bool:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import tiny_pipeline, tiny_unet
 
-from mergekit_diff import experiments, make, names
+from mergekit_diff import experiments, make
 from mergekit_diff.experiments.bench import (
     Bench,
     block_table,
@@ -30,6 +30,7 @@ from mergekit_diff.experiments.bench.overhead import Way, block_times
 from mergekit_diff.experiments.bench.sizes import UNETS, find_size
 from mergekit_diff.experiments.bench.subject import Subject, subject
 from mergekit_diff.experiments.results.summary import read_csv, write_csv
+from mergekit_diff.experiments.study.rehearsal import planning_for
 from mergekit_diff.sites import find_sites
 
 
@@ -61,7 +62,7 @@ def test_operations_on_the_meta_device_are_those_on_the_cpu(at, small):
 
 
 def test_every_registered_strategy_is_measured_unless_others_are_named(small):
-    assert list(variants.named_strategies(replace(small, strategies=None))) == names("strategy")
+    assert list(variants.named_strategies(replace(small, strategies=None))) == planning_for(2)
 
 
 @pytest.mark.parametrize("at", ["layer", "block", "step"])

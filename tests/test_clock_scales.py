@@ -62,6 +62,18 @@ def test_timesteps_that_round_together_are_steps_of_their_own(steps, shift):
     assert [step for step, *_ in seen] == list(range(steps)) and seen[-1][-1] == 1 and clock.num_steps == steps
 
 
+@pytest.mark.parametrize("move", (True, False), ids=("steps of the scheduler", "values alone"))
+def test_a_scheduler_may_count_up(move):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
+    scheduler.set_timesteps(10)
+    clock, seen = watch("1000-t", scheduler, lambda t: t, move=move)
+    assert [step for step, *_ in seen] == list(range(10)) and (clock.num_steps, clock.image) == (10, 0)
+    first, last = float(scheduler.timesteps[0]), float(scheduler.timesteps[-1])
+    assert first < last and [progress for *_, progress in seen] == pytest.approx(
+        [(float(t) - first) / (last - first) for t in scheduler.timesteps]
+    )
+
+
 def test_a_scale_that_nobody_declared_still_counts_every_step():
     scheduler = flow(10)
     clock, seen = watch("t", scheduler, lambda t: 7 + 0.003 * t, move=False)
@@ -106,7 +118,10 @@ def test_a_bare_denoiser_may_call_once_more_with_fewer_rows_in_some_steps(rows):
     assert seen == [(0, 0, False), (0, 1, False), (0, 1, True), *last, (1, 0, False), (1, 1, False), (1, 1, True)]
 
 
-@pytest.mark.parametrize(("time", "ts"), [("1-t/1000", (0.0, 0.4, 0.8)), ("t/1000", (1.0, 0.6, 0.2)), ("t", (1000, 600, 200))])
+@pytest.mark.parametrize(
+    ("time", "ts"),
+    [("1-t/1000", (0.0, 0.4, 0.8)), ("t/1000", (1.0, 0.6, 0.2)), ("t", (1000, 600, 200)), ("1000-t", (0, 400, 800))],
+)
 def test_bare_models_have_steps_and_progress_whether_time_falls_or_rises(time, ts):
     clock, seen = Clock(None, time), []
     for t in (*ts, *ts):
@@ -122,6 +137,8 @@ def test_bare_models_have_steps_and_progress_whether_time_falls_or_rises(time, t
         ("z_image", (0.0, 0.4, 0.8), "t"),
         ("sd3", (1000.0, 600.0, 200.0), "timestep"),
         ("wan_from_image", (1000.0, 600.0, 200.0), "timestep"),
+        ("mochi", (0.0, 400.0, 800.0), "timestep"),
+        ("cosmos_from_image", (1.0, 0.6, 0.2), "timestep"),
     ],
 )
 def test_plans_are_kept_for_refresh_steps_of_an_image(name, times, argument, recorder):

@@ -5,7 +5,8 @@ import torch
 from tiny import tiny_unet
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mergekit_diff import merging, names
+from mergekit_diff import MergeStrategy, make, merging, names
+from mergekit_diff.experiments.study.rehearsal import planning_for
 from mergekit_diff.schedules import Step
 
 STEPS = 20
@@ -53,7 +54,7 @@ def settings(name):
     return {"ratio": 0.5, "refresh": 5, "seed": 1} if name != "downsample" else {"ratio": 0.75, "refresh": 5}
 
 
-@pytest.mark.parametrize("name", names("strategy"))
+@pytest.mark.parametrize("name", planning_for(2))
 def test_compiled_output_is_the_eager_one_from_two_graphs(unet, name):
     with merging(unet, name, **settings(name)) as eager:
         expected = trajectory(unet)
@@ -61,7 +62,13 @@ def test_compiled_output_is_the_eager_one_from_two_graphs(unet, name):
     with merging(unet, name, **settings(name)) as session:
         session.compile(backend=graphs)
         found = trajectory(unet)
-    assert graphs.count == 2  # one that plans, one that keeps; fullgraph, so none is broken
+    kind = type(session.strategy)
+    if kind.at is not MergeStrategy.at and name != "dynamic-ratio":
+        assert 2 <= graphs.count <= 8  # at most those of every phase, with and without what is recorded
+    elif kind.after is MergeStrategy.after:
+        assert graphs.count == 2  # one that plans, one that keeps; fullgraph, so none is broken
+    else:
+        assert 2 <= graphs.count <= 2 * STEPS // 5  # the same for every number of tokens
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     assert session.report().to_dicts() == eager.report().to_dicts()
     assert session.report().merged
@@ -151,16 +158,35 @@ SETTINGS = (
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [*((name, {}) for name in names("strategy")), *(("retom-paper", s) for s in SETTINGS)]
+    ("name", "options"),
+    [
+        *((name, {"refresh": 1}) for name in planning_for(2)),
+        *(("retom-paper", s) for s in SETTINGS),
+        ("dynamic-ratio", {"threshold": -0.9, "quantum": 16}),
+    ],
 )
 def test_no_hook_waits_for_the_device(unet, name, options):
     sample, text = torch.randn(2, 4, 16, 16), torch.randn(2, 6, 32)
     options = options | {"roles": ("self_attention", "key_value", "feed_forward"), "share": ("cfg",)}
     with torch.no_grad(), merging(unet, name, **options) as session:
         unet(sample, 999.0, text)  # the windows are made once, on the CPU
-        with NoSync():
-            unet(sample, 500.0, text)
+        if session.strategy.waits:
+            with pytest.raises(AssertionError, match="waits"), NoSync():
+                unet(sample, 500.0, text)
+        else:
+            with NoSync():
+                unet(sample, 500.0, text)
     assert session.report().merged
+
+
+def test_a_strategy_that_waits_says_so_and_is_not_compiled(unet):
+    by_content = {"name": "dynamic-ratio", "threshold": 0.5}
+    for spec in (by_content, {"name": "dynamic-ratio", "inner": by_content}):
+        assert make("strategy", spec).waits
+    with merging(unet, by_content) as session:
+        with pytest.raises(RuntimeError, match=r"dynamic-ratio.* reads a value"):
+            session.compile(backend=Graphs())
+        trajectory(unet, 8, steps=1)
 
 
 def test_no_sync_notices_a_sync():

@@ -1,13 +1,16 @@
 """Laws of merging in every family of models, by every role that it offers."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import diffusers
 import pytest
 import torch
 from family_table import PAGE, RECORD, page, record
+from left_out_video import VIDEO
 from tiny_families import FAMILIES, JOINT, TRANSFORMERS, VIDEO_UNETS, build, predict
 
 from mergekit_diff import Layout, MergePlan, MergeStrategy, RatioSchedule, gate, make, merging
@@ -15,9 +18,12 @@ from mergekit_diff.arguments import Signature
 from mergekit_diff.ledger import Place
 from mergekit_diff.rows import inside, selected, within
 from mergekit_diff.schedules import Constant
-from mergekit_diff.sites import ROLES, find_sites
+from mergekit_diff.scores import PlanOfRow
+from mergekit_diff.sites import ROLES, Rows, find_sites
+from mergekit_diff.sites import families as registered
 
-CELLS = [(name, role) for name, tiny in FAMILIES.items() for role in ROLES if role != "cross_attention" or not tiny.joint]
+CELLS = [(name, role) for name, tiny in FAMILIES.items() for role in ROLES if role not in tiny.lacking]
+ATTENTIONS = [(name, role) for name, role in CELLS if name in TRANSFORMERS and role in ("self_attention", "key_value", "block")]
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,14 @@ class Recounted(MergeStrategy):
     ratio: RatioSchedule = Constant(0.5)
 
     def plan(self, x, ctx):
-        plan = make("strategy", {"name": "retom", "window": 2}).plan(x, ctx)
+        plan = make("strategy", {"name": "retom", "window": side(ctx.grid)}).plan(x, ctx)
         order = torch.randperm(plan.num_groups, generator=torch.Generator().manual_seed(3))
         return MergePlan(order[plan.assign], plan.rep[:, order.argsort()])
+
+
+def side(grid):
+    """Of windows with four tokens or more: which of two tokens represents the other is decided by rounding."""
+    return 4 if grid is not None and len(grid) == 1 else 2
 
 
 def relative(a, b):
@@ -59,7 +70,7 @@ def test_ratio_zero_is_the_base_to_the_bit(name, role, quiet):
 def test_half_of_the_tokens_merge_and_the_model_is_restored(name, role, count_hooks):
     model, inputs = build(name)
     hooks, base = count_hooks(model), predict(model, inputs)
-    with merging(model, "retom", ratio=0.5, window=2, roles=role, strict=True) as session:
+    with merging(model, "retom", ratio=0.5, window=side(FAMILIES[name].grid), roles=role, strict=True) as session:
         merged = predict(model, inputs)
     assert merged.isfinite().all() and relative(merged, base) > 1e-4
     rows = [row for row in session.report().to_dicts() if row["calls"]]
@@ -75,9 +86,10 @@ def test_half_of_the_tokens_merge_and_the_model_is_restored(name, role, count_ho
 def test_an_exception_restores_the_model(name, count_hooks):
     model, inputs = build(name)
     hooks, base = count_hooks(model), predict(model, inputs)
-    part = [site for site in find_sites(model) if site.offers("block")][-1]
-    handle = part.parts("feed_forward")[0].register_forward_hook(lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError), merging(model, "retom", roles="block"):
+    role = next(role for role in ("block", "self_attention", "key_value") if role not in FAMILIES[name].lacking)
+    site = [site for site in find_sites(model) if site.offers(role) and site.parts("self_attention")][-1]
+    handle = site.parts("self_attention")[0].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), merging(model, "retom", roles=role):
         predict(model, inputs)
     handle.remove()
     assert count_hooks(model) == hooks and torch.equal(predict(model, inputs), base)
@@ -86,27 +98,45 @@ def test_an_exception_restores_the_model(name, count_hooks):
 @pytest.mark.parametrize(("name", "role"), CELLS)
 def test_the_order_of_groups_changes_nothing(name, role):
     model, inputs = build(name)
-    with merging(model, "retom", ratio=0.5, window=2, roles=role, refresh=1):
+    with merging(model, "retom", ratio=0.5, window=side(FAMILIES[name].grid), roles=role, refresh=1):
         expected = predict(model, inputs)
     with merging(model, Recounted(), roles=role):
         assert relative(predict(model, inputs), expected) < 2e-5
 
 
-ONE_ROLE = {"temb": "block", "modulate_index": "block", "attn_mask": "block", "attention_mask": "self_attention"}
-"""Arguments of the block or of the attention alone."""
+ROLES_OF = dict.fromkeys(
+    (
+        *("temb_mod", "attention_kwargs", "joint_attention_kwargs", ("lumina_next", "attention_mask")),
+        *("temb", "embedded_timestep", "modulate_index", "attn_mask", "extra_pos_emb", "controlnet_residual", "mask", "vis_rope"),
+        *("rotary_embedding", "position_embeddings", "video_rotary_emb", "ca_video_rotary_emb", "temb_ca_scale_shift"),
+        *("temb_ca_gate", "local_seq", ("kandinsky_5", "rope"), ("longcat_audio", "rope")),
+        *((name, "freqs_cis") for name in FAMILIES if name.startswith(("hunyuan", "framepack"))),
+    ),
+    ("block",),
+)
+ROLES_OF |= dict.fromkeys(
+    (
+        *("attention_mask", "query_rotary_emb", "audio_rotary_emb", ("stable_audio", "rotary_emb")),
+        *(("ace_step", "image_rotary_emb"), ("hunyuan_video_15", "image_rotary_emb")),
+        *(("kandinsky_5", "rotary_emb"), ("kandinsky_6", "rotary_emb")),
+    ),
+    ("self_attention",),
+)
+ROLES_OF["rope_q"] = ("cross_attention",)
+"""Where an argument is needed, of some models or of all, if not in self-attention and block alike."""
 WITH_ROWS = [
     (name, argument, role)
     for name, tiny in FAMILIES.items()
     for argument in tiny.rows
-    for role in ("self_attention", "block")
-    if ONE_ROLE.get(argument, role) == role
+    for role in ROLES_OF.get((name, argument), ROLES_OF.get(argument, ("self_attention", "block")))
+    if role not in tiny.lacking
 ]
 
 
-def test_every_family_with_rows_is_in_the_list():
+def test_every_family_with_rows_is_in_the_list(families):
     declared = {(name, row.argument) for name in FAMILIES for site in find_sites(build(name)[0]) for row in site.rows}
     listed = {(name, argument) for name, tiny in FAMILIES.items() for argument in tiny.rows}
-    kinds = {name: type(build(name)[0]).__name__ for name in FAMILIES}
+    kinds = {name: families.family_of(build(name)[0]).find for name in FAMILIES}
     assert listed <= declared
     assert {(kinds[name], argument) for name, argument in listed} == {(kinds[name], argument) for name, argument in declared}
 
@@ -115,7 +145,7 @@ def test_every_family_with_rows_is_in_the_list():
 def test_every_declared_row_is_needed(name, argument, role, families, monkeypatch):
     """Without one of them the outputs depend on how groups are counted, or tokens and rows no longer fit."""
     model, inputs = build(name)
-    if argument == "temb":
+    if argument == "temb" and name in ("wan_per_token", "wan_from_image", "ltx_from_image"):
         inputs["timestep"] = inputs["timestep"] * torch.linspace(0.5, 1, inputs["timestep"].shape[1])
         monkeypatch.setattr("mergekit_diff.sites.video.noisy", lambda grid, _: Layout(grid))
     family = families.family_of(model)
@@ -127,13 +157,13 @@ def test_every_declared_row_is_needed(name, argument, role, families, monkeypatc
 
     names = [each for each, known in families._FAMILIES.items() if known is family]
     assert any(row.argument == argument for site in find_sites(model) for row in site.rows)
-    with merging(model, "retom", ratio=0.5, window=2, roles=role, refresh=1):
+    with merging(model, "retom", ratio=0.5, window=side(FAMILIES[name].grid), roles=role, refresh=1):
         expected = predict(model, inputs)
     families._FAMILIES.update(dict.fromkeys(names, replace(family, find=without)))
     try:
         with merging(model, Recounted(), roles=role):
             assert relative(predict(model, inputs), expected) > 1e-4
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, IndexError, ValueError) as error:
         assert "size" in str(error) or "shape" in str(error)
 
 
@@ -141,6 +171,8 @@ def as_copies(model):
     """Hooks that make every second token of each block's input a copy of the one before it, its position included."""
     handles = []
     for site in find_sites(model):
+        if not any(site.offers(role) for role in ROLES):
+            continue
         signature = Signature(site.block)
 
         def copy(module, args, kwargs, site=site, signature=signature):
@@ -149,10 +181,15 @@ def as_copies(model):
             layout = layouts[site.name]
             index = torch.arange(layout.number)
             index = (index - index % 2).expand(len(x), -1)
-            changes = {signature.first: within(x, layout, layout.number, lambda t: t[:, index[0]])}
+            changes = {
+                name: within(value, layout, layout.number, lambda t: t[:, index[0]])
+                for name, value in arguments.items()
+                if name == signature.first or name == site.argument
+            }
             for row in site.rows:
-                if arguments.get(row.argument) is not None:
-                    changes[row.argument] = selected(arguments[row.argument], row, layout, index)
+                value = changes.get(row.argument, arguments.get(row.argument))
+                if value is not None:
+                    changes[row.argument] = selected(value, row, layout, index)
             return signature.place(args, kwargs, changes)
 
         handles.append(site.block.register_forward_pre_hook(copy, with_kwargs=True))
@@ -160,14 +197,14 @@ def as_copies(model):
 
     def read(module, args, kwargs):
         for site in find_sites(model):
-            layouts[site.name] = site.layout(Signature(model).read(args, kwargs))
+            if any(site.offers(role) for role in ROLES):
+                layouts[site.name] = site.layout(Signature(model).read(args, kwargs))
 
     handles.append(model.register_forward_pre_hook(read, with_kwargs=True))
     return handles
 
 
-@pytest.mark.parametrize("role", ("self_attention", "key_value", "block"))
-@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize(("name", "role"), ATTENTIONS)
 def test_merging_exact_copies_changes_nothing(name, role):
     model, inputs = build(name)
     as_copies(model)
@@ -176,8 +213,7 @@ def test_merging_exact_copies_changes_nothing(name, role):
         assert relative(predict(model, inputs), base) < 2e-5
 
 
-@pytest.mark.parametrize("role", ("self_attention", "key_value", "block"))
-@pytest.mark.parametrize("name", JOINT)
+@pytest.mark.parametrize(("name", "role"), [(name, role) for name, role in ATTENTIONS if name in JOINT])
 def test_copies_lose_weight_against_the_text_without_log_sizes(name, role):
     model, inputs = build(name)
     as_copies(model)
@@ -186,17 +222,22 @@ def test_copies_lose_weight_against_the_text_without_log_sizes(name, role):
         assert relative(predict(model, inputs), base) > 2e-4
 
 
-@pytest.mark.parametrize("name", [name for name in TRANSFORMERS if name not in ("sd3", "sd35", "pixart", "cogvideox_absolute")])
+NO_FOUR_WAYS = ("flux2", "flux2_klein", "prx", "joyimage", "joyimage_with_another", "stable_audio_3", "sana_video")
+"""Models with one map for queries, keys and values, so that keys cannot merge before it, or without scores."""
+
+
+@pytest.mark.parametrize("name", [name for name in TRANSFORMERS if FAMILIES[name].rows and name not in NO_FOUR_WAYS])
 def test_rotated_keys_merge_in_four_ways(name):
     model, inputs = build(name)
     outputs = []
     for rotary in ("values", "pick", "mean", "before"):
         with merging(model, "retom", ratio=0.5, window=2, roles="key_value", rotary=rotary, strict=True):
             outputs.append(predict(model, inputs))
-    assert all(relative(a, b) > 1e-6 for i, a in enumerate(outputs) for b in outputs[:i])
+    rotates = find_sites(model)[0].rotary
+    assert all((relative(a, b) > 1e-6) is rotates for i, a in enumerate(outputs) for b in outputs[:i])
 
 
-@pytest.mark.parametrize("name", ("flux", "qwen_image", "cogvideox"))
+@pytest.mark.parametrize("name", ("flux", "qwen_image", "cogvideox", "hunyuan_dit", "flux2", "chroma", "cogview4"))
 def test_rows_of_a_batch_share_a_plan_where_their_positions_are_one_table(name):
     model, inputs = build(name)
     with merging(model, "retom", window=2, roles="self_attention") as session:
@@ -209,7 +250,7 @@ def test_rows_of_a_batch_share_a_plan_where_their_positions_are_one_table(name):
     assert any((plan.assign != plan.assign[:1]).any() for plan, _ in session.plans().values())
 
 
-@pytest.mark.parametrize("name", ("wan", "ltx", "z_image", "sd3", "pixart", "cogvideox_absolute"))
+@pytest.mark.parametrize("name", ("wan", "ltx", "z_image", "sd3", "pixart", "cogvideox_absolute", "sana", "lumina2", "hidream"))
 def test_rows_of_a_batch_have_plans_of_their_own_elsewhere(name):
     model, inputs = build(name)
     with merging(model, "retom", window=2, roles="self_attention") as session:
@@ -220,15 +261,14 @@ def test_rows_of_a_batch_have_plans_of_their_own_elsewhere(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_roles_that_a_family_does_not_offer_are_refused_with_the_reason(name):
     model, _ = build(name)
-    for role in ROLES:
-        if (name, role) in CELLS:
-            continue
-        with pytest.raises(ValueError, match="attend in one self-attention") as raised, merging(model, "retom", roles=role):
+    for role in FAMILIES[name].lacking:
+        reason = find_sites(model)[0].lacks(role)
+        with pytest.raises(ValueError, match=f"got '{role}': {re.escape(reason)}$"), merging(model, "retom", roles=role):
             pass
-        assert f"got '{role}'" in str(raised.value) and "\n" not in str(raised.value)
+        assert "\n" not in reason and ("attend in one self-attention" in reason) is (role == "cross_attention" and name in JOINT)
 
 
-@pytest.mark.parametrize("name", JOINT)
+@pytest.mark.parametrize("name", [name for name in JOINT if "self_attention" not in FAMILIES[name].lacking])
 def test_keys_cannot_merge_inside_an_attention_whose_tokens_are_merged(name):
     model, _ = build(name)
     with pytest.raises(ValueError, match="expected 'key_value' or 'self_attention', got both"):
@@ -237,7 +277,7 @@ def test_keys_cannot_merge_inside_an_attention_whose_tokens_are_merged(name):
 
 
 @pytest.mark.parametrize("strategy", ("retom", "tomesd", "random-dest", "local-match", "downsample", "dynamic-ratio"))
-@pytest.mark.parametrize("name", ("flux", "z_image", "cogvideox", "wan", "wan_from_image"))
+@pytest.mark.parametrize("name", ("flux", "z_image", "cogvideox", "wan", "wan_from_image", "mochi", "stable_audio"))
 def test_strategies_merge_by_their_own_defaults(name, strategy):
     model, inputs = build(name)
     outputs = []
@@ -247,7 +287,9 @@ def test_strategies_merge_by_their_own_defaults(name, strategy):
     assert torch.equal(*outputs) and outputs[0].isfinite().all()
 
 
-@pytest.mark.parametrize("name", ("wan_from_image", "ltx_from_image"))
+@pytest.mark.parametrize(
+    "name", ("wan_from_image", "ltx_from_image", "skyreels_from_image", "cosmos_from_image", "hunyuan_from_image")
+)
 @pytest.mark.parametrize("strategy", ({"name": "retom", "window": (3, 4, 4)}, "tomesd"))
 def test_frames_that_a_video_is_made_from_are_never_merged(name, strategy):
     model, inputs = build(name)
@@ -359,6 +401,57 @@ def test_gradient_checkpointing_changes_no_gradient(name, role):
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("width", "kept"), [(8, 8), (3, 3)])
+def test_channels_are_never_taken_for_rows(width, kept):
+    """A tensor without rows may have as many channels as there are tokens."""
+    rows, layout, index = Rows("temb", 1, batched=True, dims=3), Layout((4,)), torch.tensor([[0, 2], [1, 3]])
+    assert selected(torch.ones(2, width), rows, layout, index).shape == (2, kept)
+    assert selected(torch.ones(2, 4, width), rows, layout, index).shape == (2, 2, width)
+
+
+def test_one_row_of_a_plan_is_that_row(tokens):
+    x = tokens(3, 8)
+    order = torch.stack([torch.arange(8).roll(row) for row in range(3)])  # another plan for every row
+    target = order.gather(1, (order.argsort(1) // 2) * 2)
+    plan = MergePlan.from_target(target, 4)
+    for row in range(3):
+        one, own = PlanOfRow(plan, 3, row), x[row, None]
+        y = plan.merge(x)[row, None]
+        assert torch.equal(one.merge(own), y) and torch.equal(one.select(own), plan.select(x)[row, None])
+        assert torch.equal(one.unmerge(y), plan.unmerge(plan.merge(x))[row, None])
+        assert torch.equal(one.sizes, plan.sizes[row, None])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "reason"),
+    [
+        ("kandinsky_5", {"sparse_params": {"to_fractal": True}}, "expected 'sparse_params' to be None"),
+        ("hunyuan_from_image", {"hidden_states": torch.zeros(2, 4, 1, 8, 12)}, "expected a video of several frames"),
+        ("cosmos", {"condition_mask": torch.ones(2, 1, 3, 8, 12)}, "expected a frame without clean tokens"),
+    ],
+)
+def test_calls_without_a_grid_that_may_merge_are_refused_in_one_line(name, changes, reason):
+    model, inputs = build(name)
+    with pytest.raises(ValueError, match=reason) as raised, merging(model, "retom"):
+        predict(model, inputs | changes)
+    assert "\n" not in str(raised.value)
+
+
+def test_frames_that_are_given_by_a_mask_are_not_merged():
+    model, inputs = build("kandinsky_5", conditioned=True)
+    edited = inputs | {"hidden_states": inputs["hidden_states"][:, :1], "visual_rope_pos": [torch.arange(s) for s in (1, 4, 6)]}
+    for call, grid in ((inputs, (2, 4, 6)), (edited, (1, 4, 6))):
+        with merging(model, "retom", window=2) as session:
+            predict(model, call)
+        assert {row["grid"] for row in session.report().to_dicts()} == {grid}
+
+
+def test_what_is_left_out_exists_and_is_not_known():
+    known = registered()
+    for name, reason in VIDEO.items():
+        assert isinstance(getattr(diffusers, name), type) and name not in known and "\n" not in reason
 
 
 def test_arguments_are_found_by_position_too():

@@ -7,12 +7,13 @@ import torch
 import yaml
 from tiny_pipelines import PIPELINES, generate, load, save
 
-from mergekit_diff import merging, names
+from mergekit_diff import merging
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.results.run import Run
+from mergekit_diff.experiments.study.rehearsal import planning_for
 from mergekit_diff.target import denoisers_of
 
-STRATEGIES = names("strategy")
+STRATEGIES = planning_for(2)
 ROTATION = {name: STRATEGIES[i % len(STRATEGIES)] for i, name in enumerate(PIPELINES)}
 PAIRS = [
     pytest.param(name, strategy, marks=() if ROTATION[name] == strategy else pytest.mark.nightly)

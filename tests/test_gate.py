@@ -8,8 +8,9 @@ import torch
 from tiny import tiny_unet
 from torch.utils.flop_counter import FlopCounterMode
 
-from mergekit_diff import gate, merging, names, speed
+from mergekit_diff import gate, merging, speed
 from mergekit_diff.experiments.bench.instruments import Operations
+from mergekit_diff.experiments.study.rehearsal import planning_for
 from mergekit_diff.speed import Speed
 from mergekit_diff.strategies.retom import ReToM
 
@@ -53,7 +54,7 @@ def test_the_time_of_a_plan_is_measured_anew_when_the_code_changes(unet, own_hom
     assert plans_timed() == 2 * first
 
 
-@pytest.mark.parametrize("name", names("strategy"))
+@pytest.mark.parametrize("name", planning_for(2))
 def test_open_gates_change_nothing_but_the_report(name, unet, monkeypatch):
     use(monkeypatch, PAYS)
     with merging(unet, name, refresh=2):
@@ -65,7 +66,7 @@ def test_open_gates_change_nothing_but_the_report(name, unet, monkeypatch):
     assert all(row["gain_ms"] > 0 and row["plans"] >= 2 for row in rows) and rows
 
 
-@pytest.mark.parametrize("name", names("strategy"))
+@pytest.mark.parametrize("name", planning_for(2))
 def test_closed_gates_are_the_base_model_and_say_why(name, unet, monkeypatch):
     use(monkeypatch, NEVER_PAYS)
     base = predict(unet)

@@ -45,7 +45,7 @@ def refusal(call, *args, **kwargs):
 
 def test_registry_holds_what_the_contract_names():
     assert {"retom", "tomesd", "random-dest", "dynamic-ratio", "downsample"} <= set(names("strategy"))
-    assert {"cosine", "dot", "euclidean", "manhattan", "pearson"} <= set(names("metric"))
+    assert {"cosine", "dot", "euclidean", "fourier", "manhattan", "pearson"} <= set(names("metric"))
     assert {"constant", "linear", "cosine", "step", "by-depth"} <= set(names("ratio"))
     assert {"mean", "pick", "mlerp"} <= set(names("reduction"))
     assert {"fixed", "by-stage", "by-resolution", "by-progress", "shifted"} <= set(names("window"))
@@ -368,11 +368,18 @@ def test_abstract_parts_are_not_built():
             cls()
 
 
+def low_frequencies(x):
+    """The first 60% of the real part of the spectrum, as sums of cosines."""
+    n = len(x)
+    return torch.stack([sum(x[c] * math.cos(2 * math.pi * k * c / n) for c in range(n)) for k in range(int(0.6 * n))])
+
+
 METRICS = {
     "cosine": lambda a, b: a @ b / (a.norm() * b.norm()),
     "dot": lambda a, b: a @ b,
     "euclidean": lambda a, b: -(a - b).square().sum().sqrt(),
     "manhattan": lambda a, b: -(a - b).abs().sum(),
+    "fourier": lambda a, b: METRICS["cosine"](low_frequencies(a), low_frequencies(b)),
     "pearson": lambda a, b: torch.corrcoef(torch.stack([a, b]))[0, 1],
 }
 
@@ -410,7 +417,7 @@ def test_a_small_distance_of_long_tokens_is_not_lost_in_rounding(name, tokens):
 
 def test_bounded_metrics_stay_in_their_range(tokens):
     a = 100 * tokens(2, 9)
-    for name in ("cosine", "pearson"):
+    for name in ("cosine", "fourier", "pearson"):
         assert make("metric", name)(a, a).abs().max() <= 1 + 1e-5
     for name in ("euclidean", "manhattan"):
         assert make("metric", name)(a, -a).max() <= 0

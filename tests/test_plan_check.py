@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from mergekit_diff import MergePlan, MergeStrategy, make, names
-from mergekit_diff.experiments.study.rehearsal import rehearse
+from mergekit_diff import MergePlan, MergeStrategy, make
+from mergekit_diff.experiments.study.rehearsal import planning_for, rehearse
 
 
 def pairs(x, groups=None):
@@ -48,6 +48,6 @@ def test_a_right_plan_and_no_plan_pass():
     rehearse(strategy(lambda x: None), ["self_attention"])
 
 
-@pytest.mark.parametrize("name", names("strategy"))
+@pytest.mark.parametrize("name", planning_for(2))
 def test_every_strategy_passes(name):
     rehearse(make("strategy", name), ["self_attention"], grid=(16, 16))

@@ -9,9 +9,10 @@ import torch
 from tiny import tiny_unet
 from torch import nn
 
-from mergekit_diff import MergePlan, MergeReport, MergeSession, MergeStrategy, attach, make, merging, names
+from mergekit_diff import MergePlan, MergeReport, MergeSession, MergeStrategy, attach, make, merging
+from mergekit_diff.experiments.study.rehearsal import planning_for
 
-STRATEGIES = names("strategy")
+STRATEGIES = planning_for(2)
 ROLES = ("self_attention", "key_value", "cross_attention", "feed_forward")
 
 

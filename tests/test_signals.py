@@ -267,6 +267,30 @@ def test_normalized_is_the_input_of_the_attention(share, unet, latents, predict,
     torch.testing.assert_close(ctx.signals["normalized"], inputs[0][-len(x) :])
 
 
+@pytest.mark.parametrize("share", ((), ("cfg",)), ids=str)
+def test_keys_are_those_of_the_attention_averaged_over_its_heads(share, unet, latents, predict, asking):
+    strategy, seen = asking
+    attention, keys = unet.get_submodule(SITE).attn1, []
+    handle = attention.to_k.register_forward_hook(lambda module, args, output: keys.append(output))
+    with merging(unet, strategy(words=("keys",)), share=share, roles="feed_forward"):
+        predict(unet, latents(t=900))
+    handle.remove()
+    ((ctx, x, _),) = at(seen)
+    assert len(keys) == 1 and attention.heads > 1  # what hooks the map of keys is not called for a plan
+    averaged = torch.stack(keys[0][-len(x) :].chunk(attention.heads, -1)).mean(0)
+    torch.testing.assert_close(ctx.signals["keys"], averaged)
+
+
+def test_without_keys_a_block_gives_its_input(unet, latents, predict, asking):
+    strategy, seen = asking
+    unet.get_submodule(SITE).norm_type = "ada_norm_single"
+    with merging(unet, strategy(words=("keys",)), roles="cross_attention"):
+        with pytest.raises(Exception):  # noqa: B017  such a norm asks for more than this block has
+            predict(unet, latents(t=900))
+    ((ctx, x, _),) = at(seen)
+    assert ctx.signals["keys"] is x
+
+
 def test_normalized_tokens_do_not_outlive_the_plan(unet, latents, predict):
     seen = []
 

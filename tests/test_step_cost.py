@@ -10,7 +10,7 @@ import torch
 from synthetic_run import a_row
 from tiny import tiny_pipeline
 
-from mergekit_diff import make, merging, names
+from mergekit_diff import make, merging
 from mergekit_diff.experiments.bench import overhead, step_share
 from mergekit_diff.experiments.bench.config import Bench
 from mergekit_diff.experiments.bench.instruments import Operations
@@ -21,6 +21,7 @@ from mergekit_diff.experiments.bench.subject import subject
 from mergekit_diff.experiments.results.run import Run
 from mergekit_diff.experiments.run import cost
 from mergekit_diff.experiments.study.loading import build
+from mergekit_diff.experiments.study.rehearsal import planning_for
 from mergekit_diff.experiments.study.sweep import cells
 from mergekit_diff.sites import find_sites
 
@@ -163,8 +164,8 @@ def test_a_way_plans_in_the_block_as_its_cell_does(share, recorder, monkeypatch)
 
 
 def test_every_registered_strategy_can_be_timed():
-    ways = {name: Way(strategy, strategy.defaults().roles) for name in names("strategy") for strategy in [make("strategy", name)]}
-    assert list(block_times(ways, "cpu", "float32", rounds=1)) == ["base", *names("strategy")]
+    ways = {name: Way(strategy, strategy.defaults().roles) for name in planning_for(2) for strategy in [make("strategy", name)]}
+    assert list(block_times(ways, "cpu", "float32", rounds=1)) == ["base", *planning_for(2)]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 H, W, FRAMES, WORDS = 8, 12, 3, 7
 
@@ -20,6 +21,7 @@ class Tiny:
         grid: of all its sites; None for a U-Net, which has several.
         joint: whether text attends with the grid's tokens, so that there is no cross-attention.
         rows: the arguments with a row for every token.
+        without: further roles that none of its blocks offers.
     """
 
     build: Callable[..., tuple[nn.Module, dict[str, Any]]]
@@ -27,6 +29,12 @@ class Tiny:
     grid: tuple[int, ...] | None = None
     joint: bool = False
     rows: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The roles that none of its blocks offers."""
+        return (*self.without, "cross_attention") if self.joint else self.without
 
 
 FAMILIES: dict[str, Tiny] = {}
@@ -52,8 +60,21 @@ def strengthened(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+def changed(model: nn.Module, **changes: Any) -> nn.Module:
+    """A model of the same class, some of whose settings are others."""
+    settings = {name: value for name, value in model.config.items() if not name.startswith("_")}
+    return type(model)(**settings | changes)
+
+
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def valid_words(number: int = 4) -> torch.Tensor:
+    """(2, T) which words of a text are valid: all of the first row's, so many of the second's."""
+    mask = torch.ones(2, WORDS, dtype=torch.bool)
+    mask[1, number:] = False
+    return mask
 
 
 def build(name: str, **changes):
@@ -66,6 +87,6 @@ def build(name: str, **changes):
 
 @torch.no_grad()
 def predict(model: nn.Module, inputs) -> torch.Tensor:
-    """The output of a call, of all rows."""
-    sample = model(**inputs, return_dict=False)[0]
-    return torch.stack(sample) if isinstance(sample, list) else sample
+    """The output of a call; several, such as those of rows, of sound beside a video or of a ControlNet's blocks, as one line."""
+    samples = [sample for sample in tree_leaves(model(**inputs, return_dict=False)) if isinstance(sample, torch.Tensor)]
+    return samples[0] if len(samples) == 1 else torch.cat([sample.flatten() for sample in samples])

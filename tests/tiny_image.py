@@ -5,7 +5,7 @@ import torch
 from tiny_family import WORDS, H, W, randn, tiny
 
 
-def _ids(image: int) -> torch.Tensor:
+def ids_of(image: int) -> torch.Tensor:
     rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
     return torch.stack([torch.full_like(rows, image), rows, columns], -1).flatten(0, 1).float()
 
@@ -22,7 +22,7 @@ def flux(t=0.5, references=0):
         pooled_projection_dim=32,
         axes_dims_rope=(4, 4, 8),
     )
-    ids = torch.cat([_ids(image) for image in range(1 + references)])
+    ids = torch.cat([ids_of(image) for image in range(1 + references)])
     return model, {
         "hidden_states": randn(2, len(ids), 4),
         "encoder_hidden_states": randn(2, WORDS, 32),
@@ -82,6 +82,77 @@ def pixart(t=500.0):
         "encoder_hidden_states": randn(2, WORDS, 32),
         "timestep": torch.full((2,), t),
         "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+        "encoder_attention_mask": torch.ones(2, WORDS),
+    }
+
+
+@tiny("DiT", (H, H), without=("cross_attention",))
+def dit(t=500.0, classes=10):
+    model = diffusers.DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        out_channels=8,
+        num_layers=2,
+        sample_size=2 * H,
+        num_embeds_ada_norm=classes,
+    )
+    return model, {
+        "hidden_states": randn(2, 4, 2 * H, 2 * H),  # it takes squares alone
+        "timestep": torch.full((2,), t),
+        "class_labels": torch.tensor([3, classes]),
+    }
+
+
+@tiny("HunyuanDiT", (H, W), rows=("image_rotary_emb",))
+def hunyuan_dit(t=500.0):
+    """The last of its blocks has the skip connection."""
+    model = diffusers.HunyuanDiT2DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        patch_size=2,
+        sample_size=16,
+        hidden_size=32,
+        num_layers=4,
+        cross_attention_dim=16,
+        cross_attention_dim_t5=16,
+        pooled_projection_dim=16,
+        text_len=WORDS,
+        text_len_t5=WORDS,
+    )
+    angles = 3 * randn(H * W, 8, seed=5)
+    mask = torch.ones(2, WORDS)
+    mask[1, 4:] = 0
+    return model, {
+        "hidden_states": randn(2, 4, 2 * H, 2 * W),
+        "timestep": torch.full((2,), t),
+        "encoder_hidden_states": randn(2, WORDS, 16),
+        "text_embedding_mask": mask,
+        "encoder_hidden_states_t5": randn(2, WORDS, 16, seed=1),
+        "text_embedding_mask_t5": torch.ones(2, WORDS),
+        "image_meta_size": torch.ones(2, 6),
+        "style": torch.zeros(2, dtype=torch.long),
+        "image_rotary_emb": tuple(f(angles).repeat_interleave(2, -1) for f in (torch.cos, torch.sin)),
+    }
+
+
+@tiny("Sana", (H, W), without=("feed_forward", "block"))
+def sana(t=500.0):
+    model = diffusers.SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=16,
+    )
+    return model, {
+        "hidden_states": randn(2, 4, H, W),
+        "encoder_hidden_states": randn(2, WORDS, 16),
+        "timestep": torch.full((2,), t),
         "encoder_attention_mask": torch.ones(2, WORDS),
     }
 

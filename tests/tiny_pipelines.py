@@ -3,6 +3,7 @@
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.stable_audio import StableAudioProjectionModel
 from tiny import tiny_flux_pipeline, tiny_pipeline
 from tiny_families import FAMILIES, strengthened
 from tokenizers.pre_tokenizers import ByteLevel
@@ -17,7 +18,7 @@ TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
 def _model(name, **changes):
-    return strengthened(FAMILIES[name](**changes)[0])
+    return strengthened(FAMILIES[name].build(**changes)[0])
 
 
 def _vae():
@@ -188,8 +189,47 @@ def animatediff():
     return pipe, {"height": SIDE, "width": SIDE, "num_frames": 4}
 
 
-PIPELINES = {build.__name__: build for build in (flux, sd3, pixart, qwen_image, z_image, cogvideox, wan, ltx, animatediff)}
-GUIDANCE = {"qwen_image": "true_cfg_scale"}
+def hunyuan_video():
+    tokenizer, words = _bytes_tokenizer(), clip.new_tokenizer()
+    shape = {"intermediate_size": 16, "num_attention_heads": 2}
+    llama = transformers.LlamaConfig(hidden_size=16, num_hidden_layers=3, vocab_size=len(tokenizer), **shape)
+    ids = {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    pooled = transformers.CLIPTextConfig(hidden_size=8, num_hidden_layers=1, vocab_size=len(words), **shape, **ids)
+    vae = diffusers.AutoencoderKLHunyuanVideo(
+        block_out_channels=(8,) * 4, latent_channels=4, layers_per_block=1, norm_num_groups=4, mid_block_add_attention=False
+    )
+    pipe = diffusers.HunyuanVideoPipeline(
+        transformers.LlamaModel(llama),
+        tokenizer,
+        _model("hunyuan_video"),
+        vae,
+        _flow(),
+        transformers.CLIPTextModel(pooled),
+        words,
+    )
+    plain = {"negative_prompt": "blurry", "prompt_template": {"template": "{}", "crop_start": 0}, "max_sequence_length": 16}
+    return pipe, {"height": 64, "width": 64, "num_frames": 5, **plain}
+
+
+def stable_audio():
+    encoder, tokenizer = _t5("T5", 16)
+    vae = diffusers.AutoencoderOobleck(
+        encoder_hidden_size=4,
+        downsampling_ratios=[2],
+        channel_multiples=[1],
+        decoder_channels=4,
+        decoder_input_channels=4,
+        sampling_rate=44,
+    )
+    scheduler = diffusers.EDMDPMSolverMultistepScheduler(prediction_type="v_prediction", sigma_data=1.0)
+    conditions = StableAudioProjectionModel(16, 16, 0.0, 8.0)
+    pipe = diffusers.StableAudioPipeline(vae, encoder, conditions, tokenizer, _model("stable_audio"), scheduler)
+    return pipe, {"audio_end_in_s": 2.0}
+
+
+MADE = (flux, sd3, pixart, qwen_image, z_image, cogvideox, wan, ltx, animatediff, hunyuan_video, stable_audio)
+PIPELINES = {build.__name__: build for build in MADE}
+GUIDANCE = {"qwen_image": "true_cfg_scale", "hunyuan_video": "true_cfg_scale"}
 
 
 def save(name, folder):

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from mergekit_diff import MergeStrategy, make, merging, names
+from mergekit_diff import MergeStrategy, make, merging
 from mergekit_diff.registry import part_class
 from mergekit_diff.schedules import Constant
 
-from ..study.rehearsal import rehearse
+from ..study.rehearsal import planning_for, rehearse
 from .config import Bench
 from .peers import TOMESD, floor, has_tomesd, hooked, tomesd
 
@@ -46,7 +46,7 @@ def named_strategies(bench: Bench) -> Entries:
     Raises:
         ValueError: an unknown strategy or setting, one listed twice, or one that cannot plan; the message is one line.
     """
-    specs = names("strategy") if bench.strategies is None else bench.strategies
+    specs = planning_for(2) if bench.strategies is None else bench.strategies
     if not isinstance(specs, list) or not specs:
         raise ValueError(f"strategies: expected a list of names or of mappings with 'name', got {bench.strategies!r}")
     entries: dict[str, tuple[MergeStrategy, tuple[str, ...]]] = {}

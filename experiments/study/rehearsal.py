@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from mergekit_diff import LayerContext, MergeStrategy
+from mergekit_diff import LayerContext, MergeStrategy, names
 from mergekit_diff.options import Options
+from mergekit_diff.registry import part_class
 from mergekit_diff.signals import toy_signals
 
 from .config import Merging
@@ -57,3 +58,9 @@ def toy_context(
         noise=noise,
         still=still,
     )
+
+
+def planning_for(axes: int) -> list[str]:
+    """The names of the strategies that plan for grids of so many axes."""
+    classes = {name: part_class("strategy", name) for name in names("strategy")}
+    return [name for name, cls in classes.items() if issubclass(cls, MergeStrategy) and axes in cls.axes]

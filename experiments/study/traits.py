@@ -54,7 +54,8 @@ class Traits:
 def traits(cell: Cell) -> Traits:
     """The traits of a cell that merges."""
     assert cell.strategy is not None and cell.merging is not None
-    options, role = {name: value for name, value in cell.merging.items() if name != "seed"}, cell.merging["roles"][0]
+    options = {name: value for name, value in cell.merging.items() if name not in ("seed", "whole")}
+    role = options["roles"][0]
     deciding = drawn_from(cell.strategy, role)
     shared = cell.study.guidance <= 1 or "cfg" in options["share"] or is_shared(cell.strategy, role)
     redrawn = _redrawn("noise" in deciding, is_scheduled(cell.strategy, role), options["refresh"], cell.study.steps)

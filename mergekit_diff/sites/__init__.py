@@ -8,11 +8,12 @@ from torch import nn
 
 from ..plugins import load_plugins
 from ..registry import one_of
+from .layout import Cached as Cached
+from .layout import Layout as Layout
+from .layout import Rows as Rows
+from .layout import spatial as spatial
 from .site import ROLES as ROLES
-from .site import Layout as Layout
-from .site import Rows as Rows
 from .site import Site
-from .site import spatial as spatial
 
 Model = Any
 """A model whose attributes are not declared for type checkers."""
@@ -21,10 +22,12 @@ TIMES: dict[str, Callable[[float], float]] = {
     "t": lambda t: t,
     "t/1000": lambda t: 1000 * t,
     "1-t/1000": lambda t: 1000 * (1 - t),
+    "1000-t": lambda t: 1000 - t,
 }
-"""What a model is called with, by what it is of t, the timestep from 1000 (noise) to 0 (image); and how t is found again."""
-GUIDANCE = ("uncond-cond", "cond-uncond", "calls")
-"""How a model gets the halves of guidance: as rows of one batch in either order, or in two calls, the conditional one first."""
+"""What a model is called with, by what it is of t, the timestep from 1000 (noise) to 0 (image); and how t is found again.
+With "1000-t" the scheduler counts up too."""
+GUIDANCE = ("uncond-cond", "cond-uncond", "calls", "none")
+"""How a model gets the halves of guidance: as rows of one batch in either order, in two calls (conditional first), or never."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Family:
         timestep: name of the argument with the timestep.
         time: what the model is called with, a key of ``TIMES``.
         guidance: how it gets the halves of guidance, one of ``GUIDANCE``.
+        channels: the axis of the channels in what it returns; None is 1, or of (B, N, C) outputs the last; 0 where it
+            returns no prediction, such as a ControlNet.
 
     Raises:
         ValueError: an unknown word.
@@ -45,6 +50,7 @@ class Family:
     timestep: str = "timestep"
     time: str = "t"
     guidance: str = "uncond-cond"
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         one_of(self.time, tuple(TIMES), "time of a family")
@@ -55,7 +61,11 @@ _FAMILIES: dict[str, Family] = {}
 
 
 def register_family(
-    *class_names: str, timestep: str = "timestep", time: str = "t", guidance: str = "uncond-cond"
+    *class_names: str,
+    timestep: str = "timestep",
+    time: str = "t",
+    guidance: str = "uncond-cond",
+    channels: int | None = None,
 ) -> Callable[[FindSites], FindSites]:
     """Decorator: register the function that finds the sites of models of these classes.
 
@@ -64,6 +74,7 @@ def register_family(
         timestep: as in :class:`Family`.
         time: as in :class:`Family`.
         guidance: as in :class:`Family`.
+        channels: as in :class:`Family`.
 
     >>> @register_family("MyTransformer")
     ... def sites(model):
@@ -72,7 +83,7 @@ def register_family(
     """
 
     def known(find: FindSites) -> FindSites:
-        _FAMILIES.update(dict.fromkeys(class_names, Family(find, timestep, time, guidance)))
+        _FAMILIES.update(dict.fromkeys(class_names, Family(find, timestep, time, guidance, channels)))
         return find
 
     return known
@@ -90,13 +101,22 @@ def family_of(model: nn.Module) -> Family:
     Raises:
         ValueError: no family is registered for its class or the classes above it.
     """
-    load_plugins()
-    family = next((_FAMILIES[c.__name__] for c in type(model).__mro__ if c.__name__ in _FAMILIES), None)
+    family = _known(model)
     if family is None:
         known = ", ".join(sorted(_FAMILIES))
         name = type(model).__name__
         raise ValueError(f"expected a model of a registered family, got {name}; possible: {known}; or use register_family")
     return family
+
+
+def is_known(model: nn.Module) -> bool:
+    """Whether a family is registered for a model's class or the classes above it."""
+    return _known(model) is not None
+
+
+def _known(model: nn.Module) -> Family | None:
+    load_plugins()
+    return next((_FAMILIES[c.__name__] for c in type(model).__mro__ if c.__name__ in _FAMILIES), None)
 
 
 def find_sites(model: nn.Module) -> list[Site]:

@@ -8,6 +8,9 @@ from . import Layout, Model, Rows, Site, listed, parts, register_family
 from .unet import block_roles
 
 JOINT = {"cross_attention": "text and image attend in one self-attention"}
+SKIP = {"block": "it begins by joining its tokens with those of an earlier block, so that it is not x + f(x)"}
+GRID = "its feed-forward is a convolution over the grid"
+CONVOLUTION = {"feed_forward": GRID, "block": GRID}
 
 
 def patches(*sizes: int) -> Callable[[Mapping[str, Any]], Layout]:
@@ -75,12 +78,40 @@ def sd3(model: Model) -> Iterable[Site]:
         )  # fmt: skip
 
 
+@register_family("DiTTransformer2DModel", guidance="cond-uncond")
 @register_family("PixArtTransformer2DModel")
 def pixart(model: Model) -> Iterable[Site]:
-    """PixArt-alpha and -sigma: the blocks of a U-Net, on patches."""
+    """PixArt-alpha and -sigma: the blocks of a U-Net, on patches. DiT: the same without text."""
     layout = patches(model.config.patch_size, model.config.patch_size)
     for name, block in listed(model, "transformer_blocks"):
         yield Site(name, block, roles=block_roles(block), frame=model, layout=layout, reads=("hidden_states",))
+
+
+@register_family("HunyuanDiT2DModel")
+def hunyuan_dit(model: Model) -> Iterable[Site]:
+    """HunyuanDiT: both attentions rotate the image's queries by one table; later blocks take the tokens of earlier ones."""
+    layout = patches(model.config.patch_size, model.config.patch_size)
+    for name, block in listed(model, "blocks"):
+        yield Site(
+            name,
+            block,
+            roles=block_roles(block),
+            frame=model, layout=layout, reads=("hidden_states",), rows=(Rows("image_rotary_emb", 0),),
+            key_value=None, rotary=True, without={} if block.skip_linear is None else SKIP,
+        )  # fmt: skip
+
+
+@register_family("SanaTransformer2DModel")
+def sana(model: Model) -> Iterable[Site]:
+    """Sana: linear attention, so that merging saves its projections and no matrix of scores."""
+    layout = patches(model.config.patch_size, model.config.patch_size)
+    for name, block in listed(model, "transformer_blocks"):
+        yield Site(
+            name,
+            block,
+            roles=parts(block, self_attention=["attn1"], cross_attention=["attn2"]),
+            frame=model, layout=layout, reads=("hidden_states",), key_bias=None, without=CONVOLUTION,
+        )  # fmt: skip
 
 
 @register_family("QwenImageTransformer2DModel", time="t/1000", guidance="calls")

@@ -7,81 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..registry import one_of
+from .layout import Cached, Layout, Rows, as_they_are, spatial
 
 ROLES = ("self_attention", "key_value", "cross_attention", "feed_forward", "block")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The grid of the tokens that may merge, and where they are in a longer sequence.
-
-    Args:
-        grid: N = ``prod(grid)`` tokens in raster order, ``(h, w)`` or ``(f, h, w)``.
-        start: position of the first of them; if negative, counted from the end of the sequence, so that text in front may have
-            any length. None: the sequence holds these tokens alone.
-
-    >>> joint = Layout((4, 4), start=-16)
-    >>> joint.begin(16, 16), joint.begin(20, 16), joint.begin(12, 8)
-    (0, 4, 4)
-    """
-
-    grid: tuple[int, ...]
-    start: int | None = None
-
-    def begin(self, length: int, number: int) -> int:
-        """Where the grid's tokens begin in a sequence, before or after merging.
-
-        Args:
-            length: of the sequence.
-            number: of the grid's tokens in it: N, or M once they are merged.
-
-        Raises:
-            ValueError: they do not fit.
-        """
-        if self.start is None:
-            begin = 0 if length == number else -1
-        elif self.start >= 0:
-            begin = self.start
-        else:
-            begin = length - number + (self.start + self.number)
-        if begin < 0 or begin + number > length:
-            raise ValueError(f"expected {number} tokens, got {length}; chunked calls cannot be merged")
-        return begin
-
-    @property
-    def number(self) -> int:
-        """N."""
-        product = 1
-        for side in self.grid:
-            product *= side
-        return product
-
-
-def spatial(arguments: Mapping[str, Any]) -> Layout:
-    """The grid of a channels-first first argument: ``(h, w)`` of (B, C, h, w), ``(f, h, w)`` of (B, C, f, h, w).
-
-    >>> import torch
-    >>> spatial({"sample": torch.zeros(2, 320, 64, 96)})
-    Layout(grid=(64, 96), start=None)
-    """
-    return Layout(tuple(next(iter(arguments.values())).shape[2:]))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """An argument with a row for every token, such as its position: the rows of kept tokens go on, none is averaged.
-
-    Args:
-        argument: its name.
-        axis: along which the rows lie; an axis that is shorter than the grid belongs to something else and is left alone.
-        batched: whether axis 0 is the batch, so that every row of the batch can have a plan of its own.
-        path: where the tensors are in a nested argument; all of them if empty.
-    """
-
-    argument: str
-    axis: int
-    batched: bool = False
-    path: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,29 +18,40 @@ class Site:
 
     Args:
         name: unique in the model, as in ``named_modules``.
-        block: the block; plans are made from its first argument, (B, L, C).
+        block: the block; plans are made from its tokens (B, L, C): its first argument or the one named ``argument``, or what
+            ``tokens`` makes of it.
         roles: for "self_attention", "cross_attention" and "feed_forward" the submodule whose (B, L, C) input is merged and
             whose output is unmerged, or several of them. "key_value" hooks those of "self_attention". "block" is the block
             itself, if it is ``x + f(x)``: then x + unmerge(f(m) - m) runs all of it on merged tokens m.
         frame: the module from whose arguments the layout is read; None for a line of N tokens.
         layout: reads it from the frame's arguments by name, the first one first.
+        argument: the block's argument with the tokens, if not the first.
         reads: the names that ``layout`` needs.
         rows: arguments of the block or its submodules with a row for every token.
+        tokens: makes (B, L, C) tokens of the block's argument, where that is something else, such as an image (B, C, h, w);
+            such a block cannot offer "block".
         outputs: where tokens are, if an attention returns several tensors.
         output: where they are, if the block does.
         stage: "down", "mid" or "up" of a U-Net, else None.
         level: 0 for the finest grid that has attention in the model, 1 for the next.
         key_value: the argument by which the self-attention takes tokens for its keys and values. None: keys and values merge
             inside ``scaled_dot_product_attention``, and log sizes are added there.
+        more_keys: whether other tokens, such as text, give keys and values to the self-attention but no queries.
         key_value_maps: the submodules of an attention that make its keys and values.
-        key_bias: the argument by which the self-attention takes (B, 1, keys) numbers that are added to its scores.
+        key_bias: the argument by which the self-attention takes (B, 1, keys) numbers that are added to its scores; None where it
+            has no scores, such as linear attention.
         joint: whether other tokens, such as text, take part in the self-attention.
+        read_by: attentions of the block in which other tokens attend to the site's: with "block", their keys have log sizes where
+            those of the self-attention have.
         rotary: whether it rotates queries and keys by their position.
         passes: arguments that are passed on unchanged, since they belong to other tokens than the site's.
         refuses: arguments that would be wrong on merged tokens, whatever their shape.
+        first_run: roles whose submodule runs twice in a block, first on the site's tokens and then on others, which pass.
+        whole_refuses: arguments of the frame that would be wrong if the whole block ran on merged tokens.
         without: reasons why this block does not offer a role.
         normalize: makes the input of the block's first attention from the block's, (B, N, C) to (B, N, C), where a norm of the
             tokens alone is between them; None where something else is, such as a norm that also reads the timestep.
+        cache: of a causal model, the cache in which keys and values merge; "key_value" is then the only role.
 
     Raises:
         ValueError: an unknown role.
@@ -128,21 +67,28 @@ class Site:
     roles: Mapping[str, nn.Module | tuple[nn.Module, ...]]
     frame: nn.Module | None = None
     layout: Callable[[Mapping[str, Any]], Layout] = spatial
+    argument: str | None = None
     reads: tuple[str, ...] = ()
     rows: tuple[Rows, ...] = ()
+    tokens: Callable[[Tensor], Tensor] = as_they_are
     outputs: tuple[int, ...] = (0,)
     output: int = 0
     stage: str | None = None
     level: int = 0
     key_value: str | None = "encoder_hidden_states"
+    more_keys: bool = False
     key_value_maps: frozenset[str] = frozenset({"to_k", "to_v"})
-    key_bias: str = "attention_mask"
+    key_bias: str | None = "attention_mask"
     joint: bool = False
+    read_by: tuple[nn.Module, ...] = ()
     rotary: bool = False
     passes: frozenset[str] = frozenset({"encoder_hidden_states"})
     refuses: frozenset[str] = frozenset()
+    first_run: frozenset[str] = frozenset()
+    whole_refuses: frozenset[str] = frozenset()
     without: Mapping[str, str] = field(default_factory=dict)
     normalize: Callable[[Tensor], Tensor] | None = None
+    cache: Cached | None = None
 
     def __post_init__(self) -> None:
         for role in (*self.roles, *self.without):

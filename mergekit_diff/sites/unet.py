@@ -6,12 +6,20 @@ from collections.abc import Iterable, Iterator
 from torch import nn
 
 from . import ROLES, Site, parts, register_family
+from .image_unets import attentions
 
 OVER_TIME = "its tokens are the frames at one place, which would merge over time"
-VIDEO = ("UNetMotionModel", "UNet3DConditionModel", "UNetSpatioTemporalConditionModel")
+VIDEO = (
+    "UNetMotionModel",
+    "UNet3DConditionModel",
+    "I2VGenXLUNet",
+)
+CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel", "SparseControlNetModel")
 
 
-@register_family("UNet2DConditionModel", "ControlNetModel", *VIDEO)
+@register_family("UNetSpatioTemporalConditionModel", channels=2)
+@register_family(*CONTROLNETS, channels=0)
+@register_family("UNet2DConditionModel", "UNet2DModel", "AudioLDM2UNet2DConditionModel", "UNetControlNetXSModel", *VIDEO)
 def sites(model: nn.Module) -> Iterable[Site]:
     """The transformer blocks in the order in which they run; a level is a resolution that has at least one."""
     blocks = [
@@ -19,6 +27,8 @@ def sites(model: nn.Module) -> Iterable[Site]:
         for factor, stage, prefix, part in _parts(model)
         for name, frame, block in _blocks(part)
     ]
+    if not blocks:
+        yield from attentions(_parts(model))
     levels = sorted({factor for factor, *_ in blocks})
     for factor, stage, name, frame, block in blocks:
         is_temporal = any("num_frames" in inspect.signature(module.forward).parameters for module in (frame, block))
@@ -60,7 +70,7 @@ def _parts(model: nn.Module) -> Iterator[tuple[int, str, str, nn.Module]]:
 
 
 def _has(part: nn.Module, resamplers: str) -> bool:
-    return getattr(part, resamplers, None) is not None
+    return any(getattr(part, prefix + resamplers, None) is not None for prefix in ("", "base_"))
 
 
 def _blocks(part: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
