@@ -63,11 +63,12 @@ def test_another_name_drops_the_old_fields_and_the_same_name_keeps_them():
 
 
 def test_a_sweep_of_names_drops_no_setting_in_silence(study_file):
-    words = ["control={}", "sweep={strategy.name: {values: [retom-paper, tomesd]}}", "strategy={name: retom-paper, ratio: 0.3}"]
+    given = ["sweep={}", "control={}", "strategy={name: retom-paper, ratio: 0.3}"]
+    names = "strategy.name: {values: [retom-paper, tomesd]}"
     with pytest.raises(ValueError, match="strategy.ratio would be dropped: the sweep names another strategy, 'tomesd'"):
-        cells(load_study(study_file, words))
-    words[1] = "sweep={strategy.name: {values: [retom-paper, tomesd]}, strategy.ratio: {value: 0.3}}"
-    assert [cell.strategy.ratio.value for cell in cells(load_study(study_file, [*words[:2], "strategy=retom-paper"]))] == [0.3] * 2
+        cells(load_study(study_file, [*given, f"sweep={{{names}}}"]))
+    made = cells(load_study(study_file, [*given, f"sweep={{{names}, strategy.ratio: {{value: 0.3}}}}"]))
+    assert [cell.strategy.ratio.value for cell in made] == [0.3] * 2
 
 
 def test_words_reach_the_cell(study_file):
@@ -76,7 +77,7 @@ def test_words_reach_the_cell(study_file):
     assert cell.strategy.ratio.value == 0.25
     assert cell.strategy.metric.name == "dot"
     filled = {"refresh": 20, "roles": ["self_attention"], "levels": None, "share": [], "gate": "none", "proportional": None}
-    assert cell.merging == filled | {"rotary": None, "seed": 7}
+    assert cell.merging == filled | {"rotary": None, "seed": 7, "whole": None}
 
 
 def test_a_swept_setting_reaches_the_part_that_is_swept_after_it(study_file):
