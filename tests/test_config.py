@@ -65,7 +65,7 @@ def test_another_name_drops_the_old_fields_and_the_same_name_keeps_them():
 def test_a_sweep_of_names_drops_no_setting_in_silence(study_file):
     given = ["sweep={}", "control={}", "strategy={name: retom-paper, ratio: 0.3}"]
     names = "strategy.name: {values: [retom-paper, tomesd]}"
-    with pytest.raises(ValueError, match="strategy.ratio would be dropped: the sweep names another strategy, 'tomesd'"):
+    with pytest.raises(ValueError, match=r"strategy\.ratio would be dropped: the sweep names another strategy, 'tomesd'"):
         cells(load_study(study_file, [*given, f"sweep={{{names}}}"]))
     made = cells(load_study(study_file, [*given, f"sweep={{{names}, strategy.ratio: {{value: 0.3}}}}"]))
     assert [cell.strategy.ratio.value for cell in made] == [0.3] * 2
@@ -109,7 +109,8 @@ def test_prompts_come_from_a_file_one_a_line(tmp_path):
 
 
 def test_cells_that_differ_only_in_writing_are_the_same(study_file):
-    words = ["control={}", "sweep={strategy: {values: [{name: retom}, {name: retom, ratio: 0.5}]}}"]
+    words = ["sweep={}", "control={}", "strategy={name: retom}"]
+    words.append("sweep={strategy: {values: [{name: retom}, {name: retom, ratio: 0.5}]}}")
     with pytest.raises(ValueError, match="which are the same"):
         cells(load_study(study_file, words))
 
