@@ -53,7 +53,7 @@ def test_same_seed_gives_the_same_output_and_leaving_gives_the_base(name, strate
         assert torch.equal(generate(pipe, arguments), merged)
     assert torch.equal(torch.get_rng_state(), state)
     assert merged.isfinite().all() and not torch.equal(merged, base) and not torch.equal(merged, other)
-    assert session.report().granted > 0.25
+    assert session.report().granted > (0 if strategy == "ca-tome" else 0.25)  # which merges as many as are alike
     assert torch.equal(generate(pipe, arguments), base)
     assert all(count_hooks(denoiser) == 0 for denoiser in denoisers_of(pipe)[1].values())
 

@@ -273,6 +273,8 @@ def test_other_seed_differs_where_there_is_chance(name, unet, latents, predict):
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_row_is_predicted_in_a_batch_as_alone(name, unet, latents, predict):
     inputs = latents(batch=3)
+    if name == "pitome":  # partners are those of even and odd ranks, which rounding changes
+        unet, inputs = unet.double(), {key: value.double() for key, value in inputs.items()}
     with merging(unet, name, ratio=0.5) as session:
         together = predict(unet, inputs)
         for row in range(3):

@@ -24,7 +24,8 @@ def forget_graphs():
 def test_every_strategy_merges_in_transformers_and_leaves_them_as_they_were(model, name):
     transformer, inputs = build(model)
     base = predict(transformer, inputs)
-    with merging(transformer, name, ratio=0.5, strict=True) as session:
+    roles = "feed_forward" if name == "sdtm" else None  # in which alone it merges in its last phase, that of a single call
+    with merging(transformer, name, ratio=0.5, roles=roles, strict=True) as session:
         first = predict(transformer, inputs)
         session.new_image()
         again = predict(transformer, inputs)
