@@ -147,7 +147,7 @@ def check_recorded(strategy: MergeStrategy, channels: int | None, *, causal: boo
     Raises:
         ValueError: with the signal.
     """
-    given = () if causal else RECORDED[1:] if channels == 0 else RECORDED
+    given = () if causal else ("output", "age") if channels == 0 else RECORDED
     word = next((word for word in RECORDED if word in strategy.asks() and word not in given), None)
     if word is not None:
         name = getattr(strategy, "name", type(strategy).__name__)
