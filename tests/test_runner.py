@@ -76,6 +76,20 @@ def test_a_run_resumes_after_a_crash_in_the_middle_of_a_row(words, folder):
     assert len(lines(folder)) == JOBS
 
 
+def test_a_resumed_run_makes_the_pictures_of_a_whole_one_though_strategies_read_earlier_steps(command, folder):
+    values = [{"name": name, "ratio": 0.5} for name in ("imtome", "dato", "sdtm", "ca-tome")]
+    words = command(**STUDY | {"steps": 4, "sweep": {"strategy": {"values": values}}})
+    assert main(words) == 0
+    whole = lines(folder)
+    pictures = {row["image"]: (folder.path / row["image"]).read_bytes() for row in map(json.loads, whole)}
+    assert len(set(pictures.values())) == len(pictures) == 10
+    folder.results.write_text("".join(f"{line}\n" for line in whole[:3] + whole[-1:]))
+    for row in map(json.loads, whole[3:-1]):
+        (folder.path / row["image"]).unlink()
+    assert main(words) == 0
+    assert {image: (folder.path / image).read_bytes() for image in pictures} == pictures
+
+
 def test_another_study_in_the_folder_is_refused_and_fresh_starts_over(words, folder, capsys):
     assert main(words) == 0
     before = lines(folder)

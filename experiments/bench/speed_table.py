@@ -85,9 +85,9 @@ def goals() -> list[Goal]:
             _ratio("local-match", 1, TOMESD),
             DASH,
         ),
-        Goal(f"{medium}: speed-up by local-match, 2x2 windows", "preset-512", _speedup("local-match"), DASH),
+        Goal(f"{medium}: speed-up by local-match", "preset-512", _speedup("local-match"), DASH),
         Goal(
-            f"{medium}: local-match, 2x2 windows / tomesd package, same ratio and levels",
+            f"{medium}: local-match / tomesd package, same ratio and levels",
             "preset-512",
             _ratio("local-match", 1, TOMESD),
             DASH,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mergekit_diff import LayerContext, MergeStrategy
+from mergekit_diff import LayerContext, MergeStrategy, SoftPlan
 from mergekit_diff.settling import settled
 from mergekit_diff.signals import toy_signals
 
@@ -76,7 +76,9 @@ def _layers(role: str) -> Iterator[tuple[Tensor, LayerContext]]:
 
 
 def _targets(strategy: MergeStrategy, x: Tensor, ctx: LayerContext) -> Tensor:
-    """(B, N) for every token the one that stands for it, from any class of plan."""
+    """(B, N) for every token the one that stands for it, from any class of plan; in a soft one, the one of largest weight."""
     numbers = torch.arange(x.shape[1], dtype=x.dtype).expand(len(x), -1)[..., None]
     plan = strategy.plan(x, replace(ctx, signals=toy_signals(strategy, x)))
+    if isinstance(plan, SoftPlan):
+        return plan.rep.expand(len(x), -1).gather(1, plan.assign.expand(len(x), -1))
     return (numbers if plan is None else plan.unmerge(plan.select(numbers))).squeeze(-1)
