@@ -15,7 +15,8 @@ from mergekit_diff.experiments.study.traits import differences, notes, records, 
 LINEAR = {"name": "linear", "start": 0.75, "end": 0.25}
 RATIOS = (0.1, 0.5, 0.75)
 DRAWN = {
-    "asymrnr", "ca-tome", "dato", "dynamic-ratio", "imtome", "local-match", "random-dest", "retom", "sdtm", "sito", "tofu", "tomesd",
+    "asymrnr", "ca-tome", "dato", "dynamic-ratio", "imtome", "local-match", "random-dest", "retom", "sdtm", "sito", "tofu",
+    "tomesd",
 }  # fmt: skip
 OWN_CHOICE = {"dynamic-ratio", "lgtm", "pitome", "retom", "retom-paper", "sito", "toma"}
 KNOWN = DRAWN | OWN_CHOICE | {"abp", "downsample", "iekvd", "tome"}
