@@ -13,10 +13,11 @@ from .guidance import Guidance
 from .layouts import Layouts
 from .ledger import Call, Ledger, Place
 from .plan import Plan
-from .planner import BatchView, Planner, Tokens
+from .planner import Planner
 from .recomputing import Plans, Recomputation
 from .rows import inside
 from .sites import Layout, Site
+from .turn import BatchView, Tokens
 
 Observer = Callable[[Tensor, LayerContext, Plan | None, bool], None]
 

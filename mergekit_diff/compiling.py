@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .ledger import Call, Place
-from .planner import Tokens
 from .sites import Layout
+from .turn import Tokens
 
 MAX_GRAPHS = 64  # of one compiled session; torch's own limit is 8
 Visits = list[tuple[Place, Tokens]]

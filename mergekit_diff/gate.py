@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from .components import MergeStrategy
 from .ledger import Place
 from .plan import Plan
-from .planner import Tokens
 from .sources import library, sources
 from .speed import seconds_of_plan, speed
+from .turn import Tokens
 
 MARGIN = 1.1
 """A site merges only if it saves this many times what it costs, so that a small error of the estimate makes nothing slower."""

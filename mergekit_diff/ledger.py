@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from .components import LayerContext, MergeStrategy, RatioSchedule, WindowSchedule
 from .plan import Plan, serves
-from .planner import Tokens, Turn
 from .report import MergeReport, Tally
 from .settling import schedules
 from .shortfall import cut, shortfall, sides
 from .sites import Site
+from .turn import Tokens, Turn
 
 
 @dataclass(frozen=True)

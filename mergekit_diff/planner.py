@@ -4,11 +4,9 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from .clock import Clock
@@ -20,81 +18,7 @@ from .settling import schedules, settled
 from .signals import Signals
 from .sites import Site
 from .soft import SoftPlan
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The layout of a block's input; its values do not matter here."""
-
-    grid: tuple[int, ...]
-    batch: int
-    number: int
-    dtype: torch.dtype
-    device: torch.device
-
-    @classmethod
-    def of(cls, x: Tensor, grid: tuple[int, ...]) -> "Tokens":
-        """The layout of (B, N, C) tokens on a grid."""
-        return cls(grid, x.shape[0], x.shape[1], x.dtype, x.device)
-
-
-@dataclass(frozen=True)
-class BatchView:
-    """Which rows of a batch a strategy sees.
-
-    Args:
-        parts: 2 if the rows are the halves of guidance and the plan comes from one of them alone, else 1.
-        part: which of them.
-        together: whether these rows get one plan, from all of them: then it gets them as one row of longer tokens.
-    """
-
-    parts: int = 1
-    part: int = 0
-    together: bool = False
-
-    def rows(self, x: Tensor) -> Tensor:
-        """The rows of (B, N, C) tokens whose plan is asked for."""
-        size = len(x) // self.parts
-        return x[size * self.part : size * (self.part + 1)]
-
-    def folded(self, rows: Tensor) -> Tensor:
-        """(1, N, B * C) if the rows get one plan, else the same (B, N, C)."""
-        return rearrange(rows, "b n c -> 1 n (b c)") if self.together and len(rows) > 1 else rows
-
-
-@dataclass
-class Turn:
-    """A plan that is due or in use: what it is made from, and what decides how long it is used. Only the planner writes it.
-
-    Args:
-        strategy: makes the plan; its schedules are replaced by what they returned for ``ctx``.
-        ctx: where and when the plan is made, with its noise.
-        view: the rows that the strategy sees.
-        tokens: the layout that the plan is for.
-        image: index of the image that it was made for.
-        settings: what the schedules returned.
-        checked: the last step at which it was found valid.
-        due: whether it has yet to be made.
-        plan: what the strategy chose, for every row of the batch.
-        chosen: the same for the rows that the strategy saw, if it asks for ``last_plan`` or ``age``.
-        since: the step of the last plan that was made without ``last_plan``; this one or an earlier one.
-        ready: the plan in the form that hooks apply; None where no token merges.
-        gate: what a gate decided about it.
-    """
-
-    strategy: MergeStrategy
-    ctx: LayerContext
-    view: BatchView
-    tokens: Tokens
-    image: int
-    settings: tuple[Any, ...]
-    checked: int
-    since: int
-    due: bool = True
-    plan: Plan | None = None
-    chosen: Plan | None = None
-    ready: Plan | None = None
-    gate: Mapping[str, Any] | None = None
+from .turn import BatchView, Tokens, Turn
 
 
 class Planner:
@@ -173,7 +97,7 @@ class Planner:
             )
         key = self._key(ctx)
         kept = self._kept.get(key)
-        if kept is not None and self._holds(kept, ctx, (tokens, view)):
+        if kept is not None and self._holds(kept, ctx, tokens, view):
             kept.checked = ctx.step
             return kept
         self._kept[key] = self.due(ctx, tokens, view)
@@ -185,12 +109,11 @@ class Planner:
         if settings not in self._settled:
             self._settled[settings] = settled(self.strategy.at(ctx), ctx)
         strategy = self._settled[settings]
-        last, since = self._last(ctx, (tokens, view), settings)
+        last, since, age = self._past(ctx, tokens, view, settings)
         if last is not None:
             strategy = strategy.after(last)
             strategy = self._settled.setdefault((strategy,), strategy)  # the same object again needs no new graph
         signals = self._signals.recorded(ctx, tokens.batch, view.rows, view.together)
-        age = self._age(ctx, tokens, view)
         ctx = dataclasses.replace(
             ctx,
             noise=self._noise(f"{self.seed}/{ctx.step}/{ctx.site}", tokens),
@@ -227,36 +150,17 @@ class Planner:
         """What has a plan of its own within a step."""
         return ctx.grid if self.by_grid else ctx.site, 0 if self.guidance.by_step else self.clock.call, ctx.role
 
-    def _last(self, ctx: LayerContext, layout: tuple[Tokens, BatchView], settings: tuple[Any, ...]) -> tuple[Plan | None, int]:
-        """The plan to give as ``last_plan``, and the step since which such plans have been given in turn."""
-        kept = self._kept.get(self._key(ctx)) if "last_plan" in self._signals.words else None
-        if kept is None or kept.image != self.clock.image or (kept.tokens, kept.view) != layout:
-            return None, ctx.step
-        if _windows(kept.settings) != _windows(settings):
-            return None, ctx.step
-        if kept.ctx.step == ctx.step:  # this step's plan is made again, for an observer
-            return kept.ctx.signals.get("last_plan"), kept.since
-        memory = self.strategy.memory
-        if kept.chosen is None or (memory is not None and ctx.step - kept.since >= memory):
-            return None, ctx.step
-        return kept.chosen, kept.since
-
-    def _age(self, ctx: LayerContext, tokens: Tokens, view: BatchView) -> Tensor | None:
-        """(rows that the strategy sees, N) steps since each token was last alone in its group; None before the first plan."""
-        kept = self._kept.get(self._key(ctx)) if "age" in self._signals.words else None
-        if kept is None or kept.image != self.clock.image or (kept.tokens, kept.view) != (tokens, view):
-            return None
-        age, plan = kept.ctx.signals.get("age"), kept.chosen
-        if kept.ctx.step == ctx.step:
-            return age
-        rows = 1 if view.together else tokens.batch // view.parts
-        if plan is None:
-            return torch.zeros(rows, tokens.number, device=tokens.device)
-        if not isinstance(plan, MergePlan):
-            raise ValueError(f"'age': expected a strategy whose plans are partitions, got {type(plan).__name__}")
-        older = ctx.step - kept.ctx.step + (0.0 if age is None else age)
-        shared = plan.sizes.gather(1, plan.assign) > 1
-        return torch.where(shared, older, 0.0).expand(rows, -1).contiguous()
+    def _past(
+        self, ctx: LayerContext, tokens: Tokens, view: BatchView, settings: tuple[Any, ...]
+    ) -> tuple[Plan | None, int, Tensor | None]:
+        """What a plan that is due is told of the one before: itself and since when, and the tokens' age; None where not asked."""
+        words, kept = self._signals.words, self._kept.get(self._key(ctx))
+        if kept is None or not kept.fits(self.clock.image, tokens, view):
+            return None, ctx.step, None
+        age = kept.age(ctx.step) if "age" in words else None
+        if "last_plan" not in words or _windows(kept.settings) != _windows(settings):
+            return None, ctx.step, age
+        return *kept.as_last(ctx.step, self.strategy.memory), age
 
     def _settings(self, ctx: LayerContext) -> tuple[Any, ...]:
         """What the strategy's schedules return here and now, and which phase it is in."""
@@ -264,8 +168,8 @@ class Planner:
         now = self.strategy.at(ctx)
         return (*found, None if now is self.strategy else now)
 
-    def _holds(self, kept: Turn, ctx: LayerContext, layout: tuple[Tokens, BatchView]) -> bool:
-        if kept.image != self.clock.image or (kept.tokens, kept.view) != layout:
+    def _holds(self, kept: Turn, ctx: LayerContext, tokens: Tokens, view: BatchView) -> bool:
+        if not kept.fits(self.clock.image, tokens, view):
             return False
         if kept.ctx.site != ctx.site:  # shared by grid: the first site of that grid ran earlier in this step and checked it
             return kept.checked == ctx.step
