@@ -1,11 +1,12 @@
 """Merge tokens in a model: ``with merging(pipe, "retom", ratio=0.5) as session: ...``."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .options import Options
 from .session import MergeSession
-from .target import strategy_of
+from .target import PRESET, preset_of, strategy_of
 
 
 def merging(
@@ -30,7 +31,8 @@ def merging(
 
     Args:
         target: a diffusers pipeline, its denoiser, a ControlNet, a language model, or a model of a registered family.
-        strategy: a name, a mapping with ``name``, or a strategy.
+        strategy: a name, a mapping with ``name``, or a strategy; or "preset", which is what was found best for the model's
+            family, and whose options and settings all arguments override.
         roles: which parts of a block run on merged tokens: "self_attention", "key_value", "cross_attention", "feed_forward"; or
             "block", all of it.
         refresh: the number of steps that a plan is used for.
@@ -69,6 +71,9 @@ def merging(
     (64, 32)
     """
     options = Options(roles, refresh, levels, share, gate, proportional, rotary, seed, strict, whole)
+    if strategy == PRESET:
+        strategy, found = preset_of(target)
+        options = replace(options, **{name: value for name, value in found.items() if getattr(options, name) is None})
     return MergeSession(target, strategy_of(strategy, settings), options)
 
 

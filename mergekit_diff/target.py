@@ -10,11 +10,29 @@ from torch import nn
 from .components import MergeStrategy
 from .options import OPTIONS
 from .registry import make, one_of, part_class
-from .sites import is_known
+from .sites import families, family_of, is_known
 
 DENOISERS = ("unet", "transformer", "transformer_2")
 STAGES = ("unconditional_transformer", "prior_prior", "prior", "decoder")
 """Other names of parts of a pipeline, which are denoisers in some pipelines and in others not."""
+
+
+PRESET = "preset"
+"""Stands for the strategy and options that the model's family names."""
+
+
+def preset_of(target: Any) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ANN401
+    """What "preset" means for a pipeline or a model: the strategy, as a mapping with ``name``, and the options of ``merging``.
+
+    Raises:
+        ValueError: the family of its (first) denoiser has none.
+    """
+    model = next(iter(denoisers_of(target)[1].values()))
+    preset = family_of(model).preset
+    if preset is None:
+        known = ", ".join(sorted(name for name, family in families().items() if family.preset is not None))
+        raise ValueError(f"expected a strategy for {type(model).__name__}, which has no preset; there is one for {known}")
+    return {k: v for k, v in preset.items() if k not in OPTIONS}, {k: v for k, v in preset.items() if k in OPTIONS}
 
 
 def strategy_of(spec: Any, settings: Mapping[str, Any]) -> MergeStrategy:  # noqa: ANN401

@@ -23,7 +23,7 @@ RECORD, PAGE = ROOT / "experiments" / "families.json", ROOT / "docs" / "models.m
 UNET = "Stable Diffusion 1, 2, XL"
 KINDS = ("image", "two_streams", "single_stream", "flux_like", "controlnets", "video", "audio", "vision")
 """Parts of the names of the files with tiny models, in the order of the tables."""
-HEADS = ("class", "text", "positions", "timestep", "guidance")
+HEADS = ("class", "text", "positions", "timestep", "guidance", "preset")
 
 
 def record() -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def _classes(models: Iterable[Any]) -> dict[str, dict[str, str]]:
     found = {}
     for model in models:
         sites, name, time = _used(model), _registered(model), _time_and_guidance(model)
-        told = {"text": _text(sites, time["timestep"]), "positions": _positions(sites), **time}
+        told = {"text": _text(sites, time["timestep"]), "positions": _positions(sites), **time, "preset": _preset(model)}
         before = found.setdefault(name, told)
         found[name] = {key: value if value == before[key] else f"{before[key]}; {value}" for key, value in told.items()}
     return found
@@ -85,6 +85,11 @@ def _time_and_guidance(model: Any) -> dict[str, str]:
         return {"timestep": "none", "guidance": "none"}
     time = family.time if family.timestep == "timestep" else f"{family.time}, named `{family.timestep}`"
     return {"timestep": time, "guidance": family.guidance}
+
+
+def _preset(model: Any) -> str:
+    preset = family_of(model).preset
+    return "none" if preset is None else f"`{preset['name']}`"
 
 
 def _used(model: Any) -> list[Site]:

@@ -1,6 +1,6 @@
 """Where tokens can be merged in a model: sites, and the functions that find them in each family of models."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,8 @@ class Family:
         guidance: how it gets the halves of guidance, one of ``GUIDANCE``.
         channels: the axis of the channels in what it returns; None is 1, or of (B, N, C) outputs the last; 0 where it
             returns no prediction, such as a ControlNet.
+        preset: the arguments of :func:`mergekit_diff.merging` that "preset" means for these models, with the strategy's name
+            as ``name``; None where nothing was found that earns it.
 
     Raises:
         ValueError: an unknown word.
@@ -51,6 +53,7 @@ class Family:
     time: str = "t"
     guidance: str = "uncond-cond"
     channels: int | None = None
+    preset: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         one_of(self.time, tuple(TIMES), "time of a family")
@@ -66,6 +69,7 @@ def register_family(
     time: str = "t",
     guidance: str = "uncond-cond",
     channels: int | None = None,
+    preset: Mapping[str, Any] | None = None,
 ) -> Callable[[FindSites], FindSites]:
     """Decorator: register the function that finds the sites of models of these classes.
 
@@ -75,6 +79,7 @@ def register_family(
         time: as in :class:`Family`.
         guidance: as in :class:`Family`.
         channels: as in :class:`Family`.
+        preset: as in :class:`Family`.
 
     >>> @register_family("MyTransformer")
     ... def sites(model):
@@ -83,7 +88,7 @@ def register_family(
     """
 
     def known(find: FindSites) -> FindSites:
-        _FAMILIES.update(dict.fromkeys(class_names, Family(find, timestep, time, guidance, channels)))
+        _FAMILIES.update(dict.fromkeys(class_names, Family(find, timestep, time, guidance, channels, preset)))
         return find
 
     return known

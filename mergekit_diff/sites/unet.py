@@ -14,12 +14,15 @@ VIDEO = (
     "UNet3DConditionModel",
     "I2VGenXLUNet",
 )
+PRESET = {"name": "local-match", "ratio": 0.75, "stride": 4, "roles": ("key_value",), "levels": 2, "proportional": True}
+"""Chosen by the study `preset` on one list of prompts, and judged on another by `preset-b`, with the embedded model."""
 CONTROLNETS = ("ControlNetModel", "ControlNetUnionModel", "SparseControlNetModel")
 
 
 @register_family("UNetSpatioTemporalConditionModel", channels=2)
 @register_family(*CONTROLNETS, channels=0)
-@register_family("UNet2DConditionModel", "UNet2DModel", "AudioLDM2UNet2DConditionModel", "UNetControlNetXSModel", *VIDEO)
+@register_family("UNet2DModel", "AudioLDM2UNet2DConditionModel", "UNetControlNetXSModel", *VIDEO)
+@register_family("UNet2DConditionModel", preset=PRESET)
 def sites(model: nn.Module) -> Iterable[Site]:
     """The transformer blocks in the order in which they run; a level is a resolution that has at least one."""
     blocks = [
