@@ -48,6 +48,9 @@ def parser() -> Parser:
     report.add_argument("folder", type=Path, metavar="RUN_DIR")
     report.add_argument("--rows-into", type=Path, metavar="DIR", help="then copy its rows there, without the images")
     report.add_argument("--tables-into", type=Path, metavar="FILE", help="then paste its tables between their markers there")
+    board = commands.add_parser("leaderboard", help="strategies at equal cost, from kept runs of one study, a run a strategy")
+    board.add_argument("folder", type=Path, metavar="DIR", help="with a kept run for every strategy")
+    board.add_argument("--into", type=Path, metavar="FILE", help="paste the table between its markers there")
     listed = commands.add_parser("list", help="everything that is registered, with its settings")
     listed.add_argument("kind", nargs="?", metavar="KIND", help=f"{', '.join(KINDS)}; default: all")
     return top
@@ -110,6 +113,11 @@ def _command(args: argparse.Namespace, words: list[str]) -> int:
         from .bench.command import run_bench
 
         return run_bench(bench, args.json, args.plot)
+    if args.command == "leaderboard":
+        from .results.leaderboard import board, paste, table
+
+        print(table(board(args.folder)) if args.into is None else paste(args.folder, args.into))
+        return 0
     return _report(args)
 
 
