@@ -61,7 +61,7 @@ def slow_windows(x, windows, ratio, choose, rank="window"):
 
 def slow_grid(x, windows, ratio, choose):
     """The same with the r tokens of the whole grid that are most similar to the chosen one of their own window."""
-    home = {i: choose(x, window) for window in windows for i in window}
+    home = {i: chosen for window in windows for chosen in [choose(x, window)] for i in window}
     others = [i for i in home if home[i] != i]
     r = min(round(ratio * len(x)), len(others))
     groups = {i: {i} for i in home}
