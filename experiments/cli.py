@@ -1,6 +1,7 @@
 """The command ``mergekit-diff``. Everything heavy is imported inside the commands, so that help is instant."""
 
 import argparse
+import csv
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from mergekit_diff import __version__
 
 from .extra import check_extra
 from .openmp import limit_spinning
+from .terminal import complain, one_line, say
 
 KINDS = ("strategy", "metric", "ratio", "window", "reduction", "family", "study")
 """What ``list`` takes, but for a plug-in's own kinds: the registry knows them only once torch is imported, too late for help."""
@@ -24,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and exit with 2."""
-        self.exit(2, f"mergekit-diff: error: {' '.join(message.split())}; see {self.prog} --help\n")
+        self.exit(2, f"mergekit-diff: error: {one_line(message)}; see {self.prog} --help\n")
 
 
 def parser() -> Parser:
@@ -69,17 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a reader that has gone is handled
         return code
     except ValueError as error:
-        print(f"mergekit-diff: error: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return BROKEN_PIPE
     except OSError as error:
         what = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error.strerror or error)
-        print(f"mergekit-diff: error: {' '.join(what.split())}", file=sys.stderr)
+        complain(f"error: {what}")
         return 1
     except KeyboardInterrupt:
-        print("mergekit-diff: interrupted; the same command again resumes", file=sys.stderr)
+        complain("interrupted; the same command again resumes")
         return INTERRUPTED
 
 
@@ -126,7 +128,7 @@ def _list(kind: str | None) -> int:
 
     if kind in (None, STUDY):
         check_extra("list" if kind is None else f"list {STUDY}")
-    print(listing(kind))
+    say(listing(kind))
     return 0
 
 
@@ -147,6 +149,14 @@ def _run(args: argparse.Namespace, words: list[str]) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    try:
+        return _write_report(args)
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, csv.Error) as error:
+        what = f"{type(error).__name__}: {error}"  # each file can be read, but no run wrote them together
+        raise ValueError(f"expected the files of a run in {args.folder}, got some that do not belong together: {what}") from error
+
+
+def _write_report(args: argparse.Namespace) -> int:
     from .results import kept
     from .results.run import Run
 
@@ -156,16 +166,16 @@ def _report(args: argparse.Namespace) -> int:
 
         if args.rows_into or args.tables_into:
             raise ValueError(f"expected a run folder for --rows-into and --tables-into, got kept rows in {args.folder}")
-        print(finding(run))
+        say(finding(run))
         return 0
     from .report import write_report
     from .results.pasting import paste_tables
 
-    print(write_report(run))
+    say(write_report(run))
     if args.rows_into is not None:
-        print(kept.keep(run.folder, run.rows, args.rows_into))
+        say(kept.keep(run.folder, run.rows, args.rows_into))
     if args.tables_into is not None:
-        print(paste_tables(run.folder, args.tables_into))
+        say(paste_tables(run.folder, args.tables_into))
     return 0
 
 

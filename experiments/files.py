@@ -28,7 +28,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as file:
+        part.unlink(missing_ok=True)  # a link of that name would lead the data elsewhere
+        with part.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -49,7 +49,7 @@ def _parts(kind: str) -> list[str]:
     lines = []
     for name in names(kind):
         cls = part_class(kind, name)
-        lines.append(f"  {name:<15} {(inspect.getdoc(cls) or '').splitlines()[0]}")
+        lines.append(f"  {name:<15} {(inspect.getdoc(cls) or '').partition(chr(10))[0]}")
         lines += [f"  {'':<15} {_defaults(cls)}"] if issubclass(cls, MergeStrategy) else []
         lines += [f"  {'':<15}   {setting}" for setting in map(_setting, dataclasses.fields(cls))]
     return lines
@@ -87,9 +87,8 @@ def _families() -> list[str]:
 
 
 def _studies() -> list[str]:
-    import yaml  # with the loader of studies from the extra; parts are listed without it
-
+    from .reading import parse_yaml  # with YAML from the extra; parts are listed without it
     from .study.loading import STUDIES
 
     files = sorted(STUDIES.glob("*.yaml"))
-    return [f"  {file.stem:<15} {yaml.safe_load(file.read_text(encoding='utf-8')).get('question', '')}" for file in files]
+    return [f"  {file.stem:<15} {parse_yaml(file.read_text(encoding='utf-8'), file.name).get('question', '')}" for file in files]

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"mergekit_diff": ROOT / "mergekit_diff", "mergekit_diff.strategies": ROOT / "strategies",
             "mergekit_diff.experiments": ROOT / "experiments"}  # fmt: skip
 EXPERIMENTS = (
-    ("extra", "files", "openmp", "provenance", "terminal"),
+    ("extra", "files", "openmp", "provenance", "reading", "terminal"),
     *(("tasks",), ("metrics",), ("models",), ("study",), ("results",), ("report",), ("tracking",), ("bench",), ("run",)),
     ("models.embedded",),
     ("listing", "cli"),
@@ -130,7 +130,9 @@ def test_a_circle_and_an_upward_import_are_caught(tmp_path, monkeypatch):
     above.write_text("from .files import f\n")
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
     (wrong,) = upward({"mergekit_diff.experiments.files": below, "mergekit_diff.experiments.cli": above})
-    assert wrong.startswith("files.py:2: extra, files, openmp, provenance, terminal imports mergekit_diff.experiments.cli")
+    assert wrong.startswith(
+        "files.py:2: extra, files, openmp, provenance, reading, terminal imports mergekit_diff.experiments.cli"
+    )
 
 
 def test_experiments_has_few_files_beside_its_folders():

@@ -11,7 +11,7 @@ import torch
 from ..files import write_atomically
 from ..models import check_device, resolve_device, use_threads
 from ..provenance import git_commit, processor, versions
-from ..terminal import complain, progress_bar, show_table
+from ..terminal import complain, progress_bar, say, show_table
 from . import scaling, tables
 from .config import Bench, check_outputs
 from .peers import has_tomesd
@@ -46,13 +46,13 @@ def run_bench(bench: Bench, table: Path | None = None, plot: Path | None = None)
     _show(bench, rows)
     if table is not None:
         write_atomically(table, json.dumps(_record(bench, rows, rounds), indent=1).encode())
-        print(f"rows and rounds: {table}")
+        say(f"rows and rounds: {table}")
     if plot is not None:
         from . import plots
 
         draw = {"time": plots.draw_times, "flops": plots.draw_flops, "scaling": plots.draw_scaling}[bench.what]
         draw(rows, title(bench), plot)
-        print(f"plot: {plot}")
+        say(f"plot: {plot}")
     return 0
 
 
@@ -97,9 +97,9 @@ def _show(bench: Bench, rows: list[dict[str, Any]]) -> None:
         show_table("Where the time goes, in one call over all sites", tables.parts_table(rows))
         if bench.gate != "none":
             show_table("What the gate predicted, for a mean call", tables.gate_table(rows))
-        print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+        say(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if not has_tomesd():
-        print("tomesd is not in the tables, since that package is not installed")
+        say("tomesd is not in the tables, since that package is not installed")
 
 
 def _record(bench: Bench, rows: list[dict[str, Any]], rounds: Rounds) -> dict[str, Any]:

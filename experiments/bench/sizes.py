@@ -1,6 +1,5 @@
 """The shapes of U-Nets, as published and as pipeline folders have them. No weights are read."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from mergekit_diff.registry import one_of
 
 from ..models import MODELS
+from ..reading import read_json
 
 _SD: dict[str, Any] = {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2}
 _XL: dict[str, Any] = {
@@ -70,15 +70,18 @@ def find_size(name: str) -> Size:
     kind = unet.get("_class_name")
     if kind != "UNet2DConditionModel":
         raise ValueError(f"expected a UNet2DConditionModel in {folder}, got {kind}")
-    channels = _read(folder / "vae" / "config.json")["block_out_channels"]
+    channels = _read(folder / "vae" / "config.json").get("block_out_channels")
+    if not isinstance(channels, list):
+        raise ValueError(f"expected a list of block_out_channels in {folder / 'vae' / 'config.json'}, got {channels!r}")
     words = _read(folder / "text_encoder" / "config.json").get("max_position_embeddings", 77)
     return Size({key: value for key, value in unet.items() if not key.startswith("_")}, 2 ** (len(channels) - 1), words)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except OSError:
         raise ValueError(f"expected the folder of a pipeline with a U-Net, but {path} is missing") from None
-    except ValueError as error:
-        raise ValueError(f"expected JSON in {path}, got {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"expected a mapping in {path}, got {type(config).__name__}")
+    return config

@@ -51,6 +51,13 @@ def _check_lpips() -> None:
         )
     if not Path(path).is_file():
         raise ValueError(f"{LPIPS}: expected a file, got {path}, which is not a file")
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{LPIPS}: expected safetensors in {path}, got {error}") from None
 
 
 def _check_clip() -> None:

@@ -43,5 +43,6 @@ def prepare(image: Tensor, side: int) -> Tensor:
 def _model(name: str) -> tuple[Any, Any]:
     from transformers import AutoTokenizer, CLIPModel
 
-    model = CLIPModel.from_pretrained(name, local_files_only=True, use_safetensors=True)
-    return model.eval(), AutoTokenizer.from_pretrained(name, local_files_only=True)
+    here = {"local_files_only": True, "trust_remote_code": False}
+    model = CLIPModel.from_pretrained(name, use_safetensors=True, **here)
+    return model.eval(), AutoTokenizer.from_pretrained(name, **here)

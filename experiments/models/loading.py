@@ -35,7 +35,8 @@ def load_pipeline(name: str, device: str = "auto", dtype: str = "float32", sched
 
     with quiet():
         try:
-            pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=getattr(torch, dtype), use_safetensors=True)
+            data_only = {"use_safetensors": True, "trust_remote_code": False}
+            pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=getattr(torch, dtype), **data_only)
         except Exception as error:
             raise ValueError(f"the model {name!r} cannot be loaded: {one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)

@@ -1,12 +1,12 @@
 """What a pipeline makes and what it must be given, read off its class before any weight is loaded."""
 
 import inspect
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..reading import read_json
 from ..tasks import PICTURE, VIDEO, Call, Task
 from .quiet import quiet
 
@@ -61,7 +61,7 @@ def parameters(name: str) -> Parameters:
 def _class_in(index: Path) -> str:
     """As the index says; a malformed one is refused where the model is checked."""
     try:
-        return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
+        return str(read_json(index)["_class_name"])
     except (KeyError, TypeError, ValueError):
         return ""
 

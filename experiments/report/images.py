@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..reading import inside
 from ..results.images import open_frames, spread
 from ..results.row import Row
 from ..results.run import Run
@@ -60,7 +61,7 @@ def maps(run: Run) -> list[dict[str, Any]]:
     """The merge maps of every cell that has them, drawn over its image."""
     cells = []
     for cell, merged in run.maps.items():
-        frames = open_frames(run.folder / merged["image"])
+        frames = open_frames(inside(run.folder, merged["image"]))
         shown = {"mark": run.marks[cell], "prompt": merged["prompt"], "sites": merged["sites"]}
         cells.append(shown | {"cell": cell, "maps": [_map(frames, one) for one in merged["maps"]]})
     return cells

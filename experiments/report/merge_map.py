@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw
 
 SIDE = 384
 TINT = 0.6
+TOKENS = 2**20
+"""Of a map, at most; 81 frames of 1280 x 720 have 75,600 in Wan."""
 FIRST_HUE, GOLDEN = 0.55, 0.618034
 
 
@@ -32,11 +34,15 @@ def draw_maps(frames: Sequence[Image.Image], one_map: Mapping[str, Any], side: i
         frames: at equal distances, the first and the last of the video included.
         one_map: as in ``draw_map``; of a grid (f, h, w), a frame shows the plane that covers it, of (h, w) all show the same.
         side: as in ``draw_map``.
+
+    Raises:
+        ValueError: not a map.
     """
     rows, columns = one_map["grid"][-2:]
-    planes = np.array(one_map["assign"]).reshape(-1, rows, columns)
+    planes, rep = np.array(one_map["assign"]).reshape(-1, rows, columns), np.array(one_map["rep"])
+    if not all(0 <= number < min(planes.size, TOKENS) for ends in (planes, rep) for number in (ends.min(), ends.max())):
+        raise ValueError(f"expected a map of at most {TOKENS} tokens that names each by its number, got others")
     merged = np.bincount(planes.ravel())[planes] > 1
-    rep = np.array(one_map["rep"])
     drawn = []
     for k, frame in enumerate(frames):
         plane = covering(k, len(frames), len(planes))

@@ -16,6 +16,7 @@ import yaml
 
 from .. import provenance
 from ..files import write_atomically
+from ..reading import MOST_YAML, inside, parse_yaml, read_lines, read_text
 from .images import is_whole
 from .row import Row
 
@@ -54,7 +55,7 @@ class RunFolder:
             ValueError: another process is writing here.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
+        with os.fdopen(os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -105,13 +106,11 @@ class RunFolder:
         """
         path = self.path / CONFIG
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            config = parse_yaml(read_text(inside(self.path, CONFIG), MOST_YAML), str(path))
         except OSError:
             found = "a folder without config.yaml" if self.path.is_dir() else "nothing there"
             raise ValueError(f"expected a run folder or a kept finding in {self.path}, got {found}") from None
-        except yaml.YAMLError:
-            config = None
-        if not isinstance(config, dict) or "study" not in config:
+        if not isinstance(config, dict) or not isinstance(config.get("study"), dict):
             raise ValueError(f"expected YAML with a 'study' in {path}, got something else")
         return config
 
@@ -149,15 +148,15 @@ class RunFolder:
         """The rows of all jobs whose image exists, by job.
 
         Raises:
-            ValueError: a line is not a row; names file and line.
+            ValueError: a line is not a row, or names a file elsewhere; names file and line.
         """
         rows: dict[str, Row] = {}
         for file in self._files():
-            for number, line in enumerate(file.read_bytes().splitlines(keepends=True), 1):
+            for number, line in read_lines(file):
                 if line.endswith(b"\n"):  # a crash can leave a last line that is cut off
                     row = _row(line, f"{file}: line {number}")
                     rows[row.job] = row
-        return {job: row for job, row in rows.items() if (self.path / row.image).is_file()}
+        return {job: row for job, row in rows.items() if inside(self.path, row.image).is_file()}
 
     def done(self) -> dict[str, Row]:
         """The rows of all jobs whose image can be decoded, by job. A resumed run generates all others."""
@@ -202,7 +201,8 @@ class RunFolder:
         return kept
 
     def _files(self) -> list[Path]:
-        return sorted((self.path / "results").glob("rank*.jsonl"))
+        found = sorted((self.path / "results").glob("rank*.jsonl"))
+        return [inside(self.path, f"results/{file.name}") for file in found]
 
 
 def _row(line: bytes, where: str) -> Row:

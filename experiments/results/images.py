@@ -6,8 +6,12 @@ from typing import TypeVar
 
 from PIL import Image, ImageSequence
 
-BROKEN = (OSError, SyntaxError, ValueError)
+BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that is cut off or is not an image: SyntaxError is a chunk with a wrong checksum."""
+FORMATS = ("PNG",)
+"""What runs write. By content Pillow would take others too, one of which it hands to another program."""
+PIXELS = 2**28
+"""Of all frames of a file together, at most; 81 frames of 1280 x 720 are 2**26."""
 Each = TypeVar("Each")
 
 
@@ -31,7 +35,7 @@ def open_frames(path: Path) -> list[Image.Image]:
     """
     try:
         _verify(path)
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]
     except BROKEN as error:
         raise ValueError(f"{path}: expected a whole image, got: {error}; the command of the run generates it again") from None
@@ -48,5 +52,7 @@ def spread(frames: Sequence[Each], most: int) -> list[Each]:
 
 
 def _verify(path: Path) -> None:
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
+        if (pixels := image.width * image.height * getattr(image, "n_frames", 1)) > PIXELS:
+            raise ValueError(f"{pixels} pixels, more than {PIXELS}")
         image.verify()

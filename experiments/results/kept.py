@@ -1,10 +1,13 @@
 """The part of a run that is kept for good: its rows without the images, enough to compute every verdict again."""
 
 import gzip
+import io
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import write_atomically
+from ..reading import inside, numbered, read_bytes
 from .folder import CONFIG
 from .row import Row
 
@@ -37,7 +40,11 @@ def read_rows(folder: Path) -> list[Row]:
     """The rows that were kept.
 
     Raises:
-        ValueError: a line is not a row; names file and line.
+        ValueError: the file is cut off or too large, or a line is not a row; names file and line.
     """
-    lines = gzip.decompress((folder / ROWS).read_bytes()).splitlines()
-    return [Row.parse(line, f"{folder / ROWS}: line {number}") for number, line in enumerate(lines, 1)]
+    path = inside(folder, ROWS)
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(read_bytes(path))) as file:
+            return [Row.parse(line, f"{path}: line {number}") for number, line in numbered(file, path)]
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"expected lines compressed by gzip in {path}, got: {error}") from None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -13,6 +14,7 @@ from mergekit_diff.registry import one_of
 
 from ..metrics import as_json, metrics
 from ..metrics.projection import decode
+from ..reading import fits, parse_json
 
 REPEAT = "repeat"
 
@@ -95,7 +97,7 @@ class Row:
         """
         try:
             return cls.from_json(_object(line))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"{where}: expected a row, got {error}") from None
 
     @classmethod
@@ -103,11 +105,16 @@ class Row:
         """A row from the JSON object of its line.
 
         Raises:
-            ValueError: a key is missing, or is neither a field nor a metric.
+            ValueError: a key is missing, has a value of another type, or is neither a field nor a metric.
         """
         missing = [name for name in REQUIRED if name not in keys]
         if missing:
             raise ValueError(f"an object without {', '.join(missing)}")
+        for name, value in keys.items():
+            if name in FIELDS and not CHECKS[name](value):
+                raise ValueError(f"{name} of another type: {str(value)[:50]!r}")
+        if keys["merging"] is not None and not (type(every := keys["merging"].get("refresh")) is int and every > 0):
+            raise ValueError(f"merging without a refresh of at least 1: {every!r}")
         numbers = {key: float(value) for key, value in keys.items() if key not in FIELDS and one_of(key, KNOWN, "key")}
         return cls(**{key: value for key, value in keys.items() if key in FIELDS}, metrics=numbers)
 
@@ -143,6 +150,7 @@ class Row:
         return refresh if as_asked or not self.plans else steps / self.plans
 
 
+CHECKS = {name: fits(hint) for name, hint in typing.get_type_hints(Row).items()}
 FIELDS = tuple(one.name for one in fields(Row) if one.name != "metrics")
 REQUIRED = tuple(one.name for one in fields(Row) if one.default is MISSING and one.default_factory is MISSING)
 LAST = ("made_by", "seconds", "step_seconds")
@@ -154,7 +162,7 @@ KNOWN = (*FIELDS, *metrics())
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        keys = json.loads(line)
+        keys = parse_json(line, strict=True)
     except ValueError:
         raise ValueError("text that is not JSON") from None
     if not isinstance(keys, dict):

@@ -1,6 +1,5 @@
 """A run as terminal, page, W&B, tables and kept findings read it."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..metrics import Metric, metrics
+from ..reading import inside, read_json
 from ..study.config import Primary, is_quality
 from ..tasks import VIDEO
 from . import comparison, equal_cost, kept, pairing, quality, summary, tables
@@ -179,13 +179,13 @@ class Run:
     @cached_property
     def maps(self) -> dict[str, dict[str, Any]]:
         """What was merged where in the first image of every cell that has it."""
-        files = {row.cell: file for row in reversed(self.rows) if (file := self.folder / "maps" / f"{row.job}.json").exists()}
-        return {cell: json.loads(files[cell].read_text(encoding="utf-8")) for cell in self.cells if cell in files}
+        names = {row.cell: name for row in reversed(self.rows) if inside(self.folder, name := f"maps/{row.job}.json").exists()}
+        return {cell: self._json(names[cell]) for cell in self.cells if cell in names}
 
     @cached_property
     def speed(self) -> list[dict[str, str]]:
         """Times of one transformer block, a line for every variant."""
-        path = self.folder / "speed.csv"
+        path = inside(self.folder, "speed.csv")
         return summary.read_csv(path) if path.exists() else []
 
     def interval(self, cell: str, metric: str) -> Interval:
@@ -208,8 +208,11 @@ class Run:
         return {}
 
     def _json(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path = inside(self.folder, name)
+        found = read_json(path) if path.exists() else {}
+        if not isinstance(found, dict):
+            raise ValueError(f"expected a mapping in {path}, got {type(found).__name__}")
+        return found
 
 
 def _ordered(rows: Iterable[Row], prompts: Sequence[str]) -> list[Row]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomically
+from ..reading import read_text
 from .row import Row, by_cell, newest
 
 MEANS = ("tokens_before", "tokens_after", "asked", "granted", "seconds")
@@ -82,8 +83,7 @@ def write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The lines of a file that :func:`write_csv` wrote, as text."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
 
 
 def _check_makers(rows: Iterable[Row]) -> None:

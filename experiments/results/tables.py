@@ -1,6 +1,7 @@
 """The tables of a run as rows of text, the same for terminal, page and Markdown."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from ..metrics import metrics
 from ..study.config import Primary
+from ..terminal import one_line
 from .comparison import Comparison
 from .curves import mean_curve
 from .numbers import DASH
@@ -22,6 +24,8 @@ OVER_STEPS = {
     "drift": "Distance of the latents from the base's, relative to their norm",
 }
 PARTS = 5
+_SPECIAL = re.compile(r"<(?=[A-Za-z/!?])|\]\(|\|")
+"""What begins a tag or a comment, makes a link, or ends an entry in Markdown; "< 0.05" does not."""
 
 
 def fidelity_title(noun: str = "image") -> str:
@@ -103,11 +107,14 @@ def notes(lines: Iterable[Line]) -> list[str]:
 
 
 def markdown(title: str, table: Sequence[Sequence[str]]) -> str:
-    """A table for a README or a note; numbers are aligned to the right."""
-    head, *rows = table
-    rows = [[text.replace("|", "\\|") for text in row] for row in rows]
+    """A table for a README or a note; numbers are aligned to the right. Names that look like HTML or a link stay text."""
+    head, *rows = [[_SPECIAL.sub(_as_text, one_line(text)) for text in row] for row in table]
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return f"{title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _as_text(special: re.Match[str]) -> str:
+    return "&lt;" if special[0] == "<" else special[0].replace("](", "]\\(").replace("|", "\\|")
 
 
 def per_image(names: Sequence[str]) -> list[str]:

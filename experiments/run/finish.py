@@ -13,7 +13,7 @@ from ..results.answer import answer, caveats
 from ..results.run import Run
 from ..study.cell import Cell
 from ..study.config import Study
-from ..terminal import show_table
+from ..terminal import say, show_table
 
 if TYPE_CHECKING:
     from ..bench.timing import Seconds
@@ -106,7 +106,7 @@ def _show(run: Run) -> None:
     fidelity = tables.fidelity_table(run.lines.values(), run.study["metrics"], run.primary, run.noun)
     show_table(tables.fidelity_title(run.noun), fidelity)
     for note in tables.notes(run.lines.values()):
-        print(note)
+        say(note)
     if run.comparisons:
         show_table(tables.VERDICTS, tables.verdict_table(run.comparisons, run.beside))
     if run.at_equal_cost:
@@ -114,9 +114,9 @@ def _show(run: Run) -> None:
     for comparisons in run.qualities:
         show_table(tables.quality_title(comparisons), tables.verdict_table(comparisons, {}))
     if run.primary is not None:
-        print(answer(run.comparisons))
+        say(answer(run.comparisons))
         for line in caveats(run.comparisons, run.beside, run.differing):
-            print(line)
+            say(line)
     if run.speed:
         show_table(tables.SPEED, tables.speed_table(run.speed))
-    print(f"report: {write_report(run)}")
+    say(f"report: {write_report(run)}")

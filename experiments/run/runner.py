@@ -18,7 +18,7 @@ from ..study.config import Study
 from ..study.jobs import Job, jobs
 from ..study.sweep import cells
 from ..study.traits import notes, records
-from ..terminal import complain
+from ..terminal import complain, say
 from .finish import finish
 from .gating import Gates, decide, gated
 
@@ -65,7 +65,7 @@ def run(study: Study, command: list[str], fresh: bool = False) -> int:
             recorded = records(planned)
             folder.write_config(study.record(), command, gates, recorded)
             for note in notes(recorded):
-                print(note)
+                say(note)
         reasons, lost = _do_jobs(folder, pipe, todo, study, gates)
         result = Run.read(folder.path)
         complete = not _complain(result.jobs, todo, reasons)

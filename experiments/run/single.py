@@ -14,7 +14,7 @@ from ..study.jobs import Job, jobs
 from ..study.loading import build, override
 from ..study.sweep import cells
 from ..tasks import VIDEO
-from ..terminal import complain, progress_bar, show_table
+from ..terminal import complain, progress_bar, say, show_table
 from .runner import check_metrics, try_sites
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def generate(study: Study) -> int:
     noun = "video" if path.suffix == VIDEO.suffix else "image"
     show_table(study.prompts[0], tables.fidelity_table(lines, study.metrics, None, noun))
     for note in tables.notes(lines):
-        print(note)
-    print(f"base | merged | merge map: {path}")
+        say(note)
+    say(f"base | merged | merge map: {path}")
     return 0
 
 

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mergekit_diff.registry import one_of
 
 from ..models import task_of
+from ..reading import MOST_YAML, Data, parse_yaml, read_text
 from .config import Study, check
-from .schema import structured
+from .schema import check_unicode, structured
 
 STUDIES = Path(__file__).parent.parent / "studies"
 PROMPTS = Path(__file__).parent.parent / "prompts"
@@ -21,8 +20,8 @@ PLAIN = ("prompts", "sweep", "control")
 """Fields that are never interpolated, and that a word of the command line replaces as a whole."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as in YAML 1.2; PyYAML reads 1.1."""
+class _Loader(Data):
+    """YAML in which 1e-3 is a number, as in YAML 1.2; PyYAML reads 1.1."""
 
 
 _FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*([eE][-+]?\d+)|\d[\d_]*\.[\d_]*|\.\d[\d_]*([eE][-+]?\d+)?|\.(inf|nan))$")
@@ -36,7 +35,7 @@ def load_study(name_or_path: str, overrides: Iterable[str] = ()) -> Study:
         ValueError: an unknown study, key or value; the message is one line.
     """
     path = find_study(name_or_path)
-    data = _parse(path.read_text(encoding="utf-8"), path.name)
+    data = parse_yaml(read_text(path, MOST_YAML), path.name, _Loader)
     if not isinstance(data, dict):
         raise ValueError(f"{path.name}: expected a mapping of keys to values, got {type(data).__name__}")
     raw: dict[str, Any] = {"out": f"runs/{path.stem}"}
@@ -62,7 +61,7 @@ def override(raw: dict[str, Any], words: Iterable[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise ValueError(f"expected key=value, got {word!r}")
-        value = _parse(text, key)
+        value = parse_yaml(text, key, _Loader)
         raw = put(raw, key, value)
         sweep = raw.get("sweep")
         swept = set(flatten(sweep)) if isinstance(sweep, dict) else set()
@@ -113,7 +112,7 @@ def build(raw: dict[str, Any]) -> Study:
 def read_prompts(source: object) -> list[str]:
     """The prompts of a named list, of a text file (one per line), or of a literal list."""
     if isinstance(source, str):
-        prompts = [line.strip() for line in _prompt_file(source).read_text(encoding="utf-8").splitlines()]
+        prompts = [line.strip() for line in read_text(_prompt_file(source)).splitlines()]
         prompts = [line for line in prompts if line]
         if not prompts:
             raise ValueError(f"prompts: expected at least one line of text in {source!r}, got none")
@@ -132,6 +131,8 @@ def _task_defaults(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _distinct(prompts: list[str]) -> list[str]:
+    for prompt in prompts:
+        check_unicode(prompt, "prompts")
     repeated = next((prompt for prompt, count in Counter(prompts).items() if count > 1), None)
     if repeated is not None:
         raise ValueError(f"prompts: {repeated!r} is listed twice; for more images of a prompt use seeds")
@@ -144,13 +145,6 @@ def _prompt_file(source: str) -> Path:
     if not Path(source).is_file():
         one_of(source, (file.stem for file in PROMPTS.glob("*.txt")), "prompt list or file")
     return Path(source)
-
-
-def _parse(text: str, where: str) -> Any:  # noqa: ANN401
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{where}: expected YAML, got {' '.join(str(error).split())}") from None
 
 
 def _merge(old: Any, new: Any) -> Any:  # noqa: ANN401

@@ -7,7 +7,7 @@ from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from mergekit_diff.registry import one_of
 
@@ -16,7 +16,9 @@ T = TypeVar("T")
 
 
 def structured(schema: type[T], raw: Mapping[str, Any], what: str) -> T:
-    """An instance of a schema, its values converted to the annotated types and interpolations resolved.
+    """An instance of a schema, its values converted to the annotated types.
+
+    Text with ``${`` is refused: OmegaConf would put in a value from elsewhere, such as an environment variable.
 
     Args:
         schema: a dataclass; fields of type Any take what they get.
@@ -24,9 +26,10 @@ def structured(schema: type[T], raw: Mapping[str, Any], what: str) -> T:
         what: what messages call an instance, such as "study".
 
     Raises:
-        ValueError: an unknown key, or a value of the wrong type.
+        ValueError: an unknown key, or a value of the wrong type, or text that cannot be kept.
     """
     _check(schema, raw, what)
+    _check_text(raw, "")
     try:
         instance = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), raw))
     except OmegaConfBaseException as error:
@@ -50,12 +53,39 @@ def _check(schema: type, raw: Mapping[str, Any], what: str, prefix: str = "") ->
             _check(typing.cast(type, wanted), value, f"{prefix}{key}", f"{prefix}{key}.")
 
 
+def _check_text(value: Any, where: str) -> None:  # noqa: ANN401
+    """Keys and values: no interpolation, and nothing that is not Unicode."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_text(str(key), where)
+            _check_text(inner, f"{where}.{key}".removeprefix("."))
+    elif isinstance(value, list):
+        for inner in value:
+            _check_text(inner, where)
+    elif isinstance(value, str):
+        if "${" in value:
+            raise ValueError(f"{where}: expected text without ${{...}}, got {value!r}")
+        check_unicode(value, where)
+
+
+def check_unicode(text: str, where: str) -> None:
+    """Refuse text that cannot be written to a file.
+
+    Raises:
+        ValueError: it has half of a surrogate pair, as a command line has for bytes that are not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where}: expected Unicode, got {text!r}") from None
+
+
 def _message(error: OmegaConfBaseException, schema: type) -> str:
     key, owner = str(error.full_key).split("[")[0], error.object_type or schema
     hints = typing.get_type_hints(owner) if is_dataclass(owner) else {}
     options = _options(hints.get(key.split(".")[-1], Any))
     wanted = [WORDS[option] for option in options if option in WORDS]
-    if wanted and hasattr(error, "value") and not isinstance(error, InterpolationResolutionError):
+    if wanted and hasattr(error, "value"):
         return f"{key}: expected {' or '.join(wanted)}, got {error.value!r}"
     return f"{key}: {str(error).splitlines()[0]}"
 

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..reading import read_json
+
 FILE = "call.json"
 PASSED = ("prompt", "num_inference_steps", "generator", "output_type", "callback_on_step_end")
 """What a task passes itself, so that no record may."""
@@ -50,7 +52,7 @@ class Call:
         if not path.is_file():
             return cls()
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
             return cls(str(record.pop("guidance", cls.guidance)), dict(record.pop("arguments", {})), **record)
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"expected guidance and arguments of a call in {path}, got {' '.join(str(error).split())}") from None

@@ -14,6 +14,8 @@ from torch import Tensor
 from .task import OnStepEnd, Task
 
 SIDE = 384
+FORMATS = ("PNG", "JPEG", "WEBP")
+"""Of files, whatever their names say: Pillow hands one of the others to another program."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Picture(Task):
         return data.getvalue()
 
     def read(self, path: Path) -> Tensor:
-        """(3, H, W) uint8 from any file that Pillow reads."""
-        with Image.open(path) as image:
+        """(3, H, W) uint8 from a PNG, JPEG or WebP file."""
+        with Image.open(path, formats=FORMATS) as image:
             return self.as_tensor(image)
 
     def as_tensor(self, output: Image.Image) -> Tensor:

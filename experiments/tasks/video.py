@@ -57,7 +57,7 @@ class Video(Task):
 
     def read(self, path: Path) -> Tensor:
         """(F, 3, H, W) uint8."""
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             return self.as_tensor([frame.convert("RGB") for frame in ImageSequence.Iterator(image)])
 
     def as_tensor(self, output: Frames) -> Tensor:

@@ -50,7 +50,7 @@ class CellLog:
         config["strategy"] = None if row.role == "base" else _settings(make("strategy", config["strategy"]))
         config["merging"] = row.merging
         origin = {key: value for key, value in self.run.config.items() if key != "study"}
-        return {**config, "cell": row.cell, "against": row.against, "repr": row.strategy, **origin}
+        return _inert({**config, "cell": row.cell, "against": row.against, "repr": row.strategy, **origin})
 
     def history(self, wandb_run: Any) -> None:  # noqa: ANN401
         """Log everything that is a series, into an open W&B run."""
@@ -133,6 +133,15 @@ def _settings(part: Any) -> Any:  # noqa: ANN401
     if not isinstance(part, Part):
         return part
     return {"name": part.name, **{field.name: _settings(getattr(part, field.name)) for field in fields(part)}}
+
+
+def _inert(value: Any) -> Any:  # noqa: ANN401
+    """Plain data in which W&B sees no reference to an artifact, which it would look up on whatever server the text names."""
+    if isinstance(value, dict):
+        return {key: _inert(one) for key, one in value.items() if key != "_type"}
+    if isinstance(value, list | tuple):
+        return [_inert(one) for one in value]
+    return f" {value}" if isinstance(value, str) and value.startswith("wandb-artifact:") else value
 
 
 def _mean_by_step(lists: Sequence[Sequence[float | None]]) -> list[float | None]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ..reading import parse_yaml
 from ..study.config import Primary, Study
 from ..study.loading import flatten
 
@@ -51,5 +52,11 @@ def _parameter(spec: dict[str, Any]) -> dict[str, Any]:
 def _word(value: Any) -> Any:  # noqa: ANN401
     """A value that is the same YAML after an agent's ``str``: numbers and plain text as they are, the rest as JSON."""
     plain = isinstance(value, int | float) and not isinstance(value, bool)
-    readable = isinstance(value, str) and yaml.safe_load(value) == value
-    return value if plain or readable else json.dumps(value, ensure_ascii=False)
+    return value if plain or _is_plain_text(value) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_plain_text(value: Any) -> bool:  # noqa: ANN401
+    try:
+        return isinstance(value, str) and parse_yaml(value, "text") == value
+    except ValueError:
+        return False
