@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from .terminal import complain, one_line, say
 
 KINDS = ("strategy", "metric", "ratio", "window", "reduction", "family", "study")
 """What ``list`` takes, but for a plug-in's own kinds: the registry knows them only once torch is imported, too late for help."""
+NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors of a name that no file can have, so of the input."""
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 """What shells report of a program that ends because nobody reads its output any more: 128 + SIGPIPE."""
@@ -79,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         what = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error.strerror or error)
         complain(f"error: {what}")
-        return 1
+        return 2 if error.errno in NAMES else 1
     except KeyboardInterrupt:
         complain("interrupted; the same command again resumes")
         return INTERRUPTED

@@ -78,6 +78,8 @@ class Options:
             one_of(self.gate, GATES, "gate")
         elif not all(isinstance(each, Mapping) and "merges" in each for each in self.gate.values()):
             raise ValueError(f"expected gate to be 'none', 'auto' or what a session's gates() returned, got {self.gate!r}")
+        if type(self.seed) is not int:
+            raise ValueError(f"expected seed to be a whole number, got {self.seed!r}")
         for name in ("refresh", "levels"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
@@ -93,4 +95,6 @@ OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
 def _words(words: Iterable[str], possible: tuple[str, ...], what: str) -> tuple[str, ...]:
+    if not isinstance(words, Iterable):
+        raise ValueError(f"expected {what} to be a word or several, got {words!r}")
     return tuple(one_of(word, possible, what) for word in ((words,) if isinstance(words, str) else words))

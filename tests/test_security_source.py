@@ -1,6 +1,7 @@
 """No line of the package reads data in a way that can run code: read from the source, so that a new line is found too."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,12 @@ def test_such_a_line_is_found(line):
 )
 def test_a_harmless_line_is_none(line):
     assert not list(faults(line))
+
+
+def test_security_names_tests_that_exist_and_ships_with_the_source():
+    text = (ROOT / "SECURITY.md").read_text()
+    files = {name: (ROOT / name).read_text() for name in re.findall(r"`(tests/\w+\.py)`", text)}
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(files) == 6 and len(named) > 20
+    assert not [name for name in named if not any(f"def {name}(" in source for source in files.values())]
+    assert "SECURITY.md" in (ROOT / "MANIFEST.in").read_text()
