@@ -1,5 +1,6 @@
 """Reads what somebody else may have written: regular files of bounded size, and JSON and YAML that are nothing but data."""
 
+import gzip
 import json
 import math
 import stat
@@ -8,9 +9,11 @@ import typing
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import IO, Any, NoReturn
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 MOST = 64 * 2**20
 """Bytes of a file that is read at once: the maps of a large image take a few MiB."""
@@ -32,7 +35,7 @@ class Data(yaml.SafeLoader):
         event: Any = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
             what = f"the alias *{event.anchor}" if isinstance(event, yaml.AliasEvent) else f"the tag {event.tag}"
-            raise yaml.composer.ComposerError(None, None, f"{what} where values were expected", event.start_mark)
+            raise ComposerError(None, None, f"{what} where values were expected", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:  # noqa: ANN401
@@ -40,7 +43,7 @@ class Data(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} twice", key.start_mark)
+                raise ConstructorError(None, None, f"the key {key.value} twice", key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
         return super().construct_mapping(node, deep)
 
@@ -139,7 +142,7 @@ def read_lines(path: Path, most: int = LINES) -> Iterator[tuple[int, bytes]]:
         yield from numbered(file, path)
 
 
-def numbered(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
+def numbered(file: IO[bytes] | gzip.GzipFile, path: Path) -> Iterator[tuple[int, bytes]]:
     """Number and bytes of every line of an open file, such as one that is decompressed as it is read.
 
     Raises:
@@ -191,7 +194,7 @@ def fits(hint: Any) -> Callable[[Any], bool]:  # noqa: ANN401
     return lambda value: isinstance(value, kind)
 
 
-def _opened(path: Path, most: int) -> BinaryIO:
+def _opened(path: Path, most: int) -> IO[bytes]:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"expected a file, got {path}, which is not a regular one")

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from synthetic_run import a_row
 
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.files import write_atomically
+from mergekit_diff.experiments.metrics import fidelity
 from mergekit_diff.experiments.metrics.feature import single
 from mergekit_diff.experiments.metrics.projection import project
 from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.results.run import Run
 from mergekit_diff.experiments.run.generation import Generation
 from mergekit_diff.experiments.study import jobs
 from mergekit_diff.experiments.tasks import PICTURE
@@ -154,12 +157,27 @@ def test_a_failure_of_the_disk_is_one_line_and_exit_code_1(words, monkeypatch, c
     assert capsys.readouterr().err.strip() == "mergekit-diff: error: No space left on device: report.html"
 
 
-def test_pictures_that_come_to_nothing_are_said(pipe, words, tmp_path, capsys):
-    torch.nn.init.constant_(pipe.unet.conv_out.weight, float("nan"))
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_pictures_that_come_to_nothing_are_said(value, pipe, words, tmp_path, capsys):
+    torch.nn.init.constant_(pipe.unet.conv_out.weight, value)
     pipe.save_pretrained(tmp_path / "nan")
     assert main([*words, f"model={tmp_path / 'nan'}"]) == 1
     said = capsys.readouterr().err
     assert "the latents are not finite numbers in float32" in said and "6 of 6 images are missing" in said
+
+
+def test_a_metric_that_is_not_a_number_is_told_in_the_row_and_is_in_no_mean(words, folder, monkeypatch, capsys):
+    ordinary, calls = fidelity.ssim, []
+
+    def ssim(*pair):
+        calls.append(pair)
+        return math.nan if len(calls) == 1 else ordinary(*pair)
+
+    monkeypatch.setattr(fidelity, "ssim", ssim)
+    assert main(words) == 0
+    (spoiled,) = [row for row in folder.rows().values() if row.role != "base" and "ssim" not in row.metrics]
+    assert "ssim is not a number" in spoiled.notes and "ssim is not a number" in (folder.path / "report.html").read_text()
+    assert 0 < Run.read(folder.path).lines[spoiled.cell].metrics["ssim"] < 1
 
 
 def test_a_second_writer_is_refused(words, folder, capsys):

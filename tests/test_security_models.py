@@ -151,6 +151,11 @@ def test_code_of_a_model_folder_never_runs(index, ran, tmp_path):
     assert not ran.exists()
 
 
+def test_a_pipeline_is_named_by_a_class_of_diffusers(tmp_path):
+    with pytest.raises(ValueError, match="expected the name of a class of diffusers"):
+        check_model(str(folder_of(tmp_path, CODE["pipeline of the folder"])))
+
+
 @pytest.mark.parametrize(
     "text", ["[", "[]", "3", "null", "[" * 99_999, '{"unet": ["diffusers"]}', '{"unet": [3, {}]}', "\0", '"' + "x" * 999]
 )

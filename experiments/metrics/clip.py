@@ -43,6 +43,6 @@ def prepare(image: Tensor, side: int) -> Tensor:
 def _model(name: str) -> tuple[Any, Any]:
     from transformers import AutoTokenizer, CLIPModel
 
-    here = {"local_files_only": True, "trust_remote_code": False}
+    here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     model = CLIPModel.from_pretrained(name, use_safetensors=True, **here)
     return model.eval(), AutoTokenizer.from_pretrained(name, **here)

@@ -1,6 +1,8 @@
 """Makes the images or videos of jobs and appends their rows."""
 
 import json
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -51,7 +53,7 @@ class Generation:
             result.counts["drift"] = self._drift(job, result)
         self._keep_maps(job, result)
         times = {"seconds": round(result.steps.seconds, 4), "step_seconds": result.steps.each}
-        self.folder.append(Row(**job.record(), **result.counts, **self._measure(job), **times))
+        self.folder.append(Row(**job.record(), **with_measures(result.counts, self._measure(job)), **times))
 
     def forget(self) -> None:
         """Drop the latents of bases: the next job has another prompt or seed."""
@@ -78,8 +80,17 @@ class Generation:
             write_atomically(self.folder.path / "maps" / f"{job.id}.json", json.dumps(record).encode())
 
 
+def with_measures(counts: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a row from what was counted and what :func:`measure` returned; a metric that gave no number is a note."""
+    notes = [f"{name} is not a number" for name in measured.get("absent", ())]
+    both = {**counts, **{name: value for name, value in measured.items() if name != "absent"}}
+    return both | ({"notes": [*counts.get("notes", ()), *notes]} if notes else {})
+
+
 def measure(names: list[str], output: Tensor, base: Tensor | None, prompt: str) -> dict[str, Any]:
-    """Measure one output; returns the fields ``metrics`` and ``made_by`` of its row.
+    """Measure one output; returns the fields ``metrics`` and ``made_by`` of its row, and the names that gave NaN as ``absent``.
+
+    What is not a number is left out, so that it is in no mean. An infinite PSNR is one: of two equal images.
 
     Args:
         names: of metrics; those of sets are skipped.
@@ -90,5 +101,7 @@ def measure(names: list[str], output: Tensor, base: Tensor | None, prompt: str) 
     known = {name: metrics()[name] for name in names}
     values = {name: metric.value(output, base) for name, metric in known.items() if metric.of == "pair" and base is not None}
     values |= {name: metric.value(output, prompt) for name, metric in known.items() if metric.of == "single"}
+    absent = [name for name, value in values.items() if math.isnan(value)]
+    values = {name: value for name, value in values.items() if name not in absent}
     made_by = {name: known[name].made_by for name in values if known[name].made_by}
-    return {"metrics": values, "made_by": made_by}
+    return {"metrics": values, "made_by": made_by, "absent": absent}

@@ -82,7 +82,9 @@ def _make_both(pipe: Any, base: Job, merged: Job) -> "tuple[Result, Result]":  #
 
 def _row(job: Job, result: "Result", measured: dict[str, Any]) -> Row:
     times = {"seconds": result.steps.seconds, "step_seconds": result.steps.each}
-    return Row(**job.record(), **result.counts, **measured, **times)
+    from .generation import with_measures
+
+    return Row(**job.record(), **with_measures(result.counts, measured), **times)
 
 
 def _side_by_side(study: Study, base: "Result", merged: "Result") -> bytes:
