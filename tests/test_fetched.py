@@ -129,7 +129,7 @@ def test_a_changed_byte_is_never_loaded(tiny):
 
 
 def test_a_link_in_the_cache_is_no_model(tiny, tmp_path):
-    path, pin = tiny
+    _, pin = tiny
     (tmp_path / "elsewhere").write_bytes(CONTENT)
     pin.path.parent.mkdir(parents=True)
     pin.path.symlink_to(tmp_path / "elsewhere")

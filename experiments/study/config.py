@@ -8,7 +8,7 @@ from mergekit_diff.registry import one_of
 
 from ..metrics import metrics
 from ..models import SCHEDULERS, check_prompted, task_of
-from ..tasks import VIDEO, Task
+from ..tasks import Task
 
 PROBES = ("staleness",)
 DTYPES = ("float32", "float16", "bfloat16")
@@ -163,8 +163,13 @@ def _check_primary(primary: Primary | None, control: object) -> None:
 
 
 def _check_task(study: Study, task: Task) -> None:
-    if study.frames is not None and task.name != VIDEO.name:
-        raise ValueError(f"frames: expected none, since {study.model} makes a {task.name}, got {study.frames}")
+    for key, value in task.fixed.items():
+        got = getattr(study, key)
+        if got != value:
+            expected = "none" if value is None else str(value).lower()
+            raise ValueError(f"{key}: expected {expected}, since {study.model} makes a {task.name}, got {str(got).lower()}")
+    for prompt in study.prompts:
+        task.check_prompt(prompt)
     possible = [name for name, metric in metrics().items() if task.name in metric.tasks]
     for name in study.metrics:
         if name not in possible:

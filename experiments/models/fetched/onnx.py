@@ -1,7 +1,7 @@
 """Reads weights and operations of an ONNX file as data: a bounded reader of the few fields of the format that are needed.
 
-The format is Protocol Buffers: every field is a key, its number and one of four kinds, and a value. Fields that are not named here
-are skipped. Nothing is computed by what the file says.
+The format is Protocol Buffers: every field is a key, its number and one of four kinds, and a value. Fields that are not named
+here are skipped. Nothing is computed by what the file says.
 """
 
 import math
