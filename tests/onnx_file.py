@@ -49,3 +49,26 @@ def terrain_file(net):
         nodes += [("InstanceNormalization", names[norm], ("x",)), ("Reshape", "", ("x", "shape"))]
         nodes += [("Mul", "", ("x", f"scale_{i}")), ("Add", "", ("x", f"shift_{i}")), ("Mul", "", ("x", "x"))]
     return onnx_file(weights, nodes)
+
+
+def seer_file(seer, old):
+    """The file of a :class:`Seer`, its matrices and its table of positions anonymous as in the real one.
+
+    Args:
+        seer: the model.
+        old: from its names of parameters to those of the file.
+    """
+    weights, nodes = {}, []
+    for name, value in seer.transformer.state_dict().items():
+        for new, file in old.items():
+            name = name.replace(new, file)
+        if name == "embeddings.position_embeddings":
+            weights |= {"onnx::Concat_1": value[:, :1], "onnx::Reshape_2": value[:, 1:]}
+        elif value.dim() == 2 and name != "embeddings.mask_token":
+            weights[f"onnx::MatMul_{len(nodes)}"] = value.T
+            path = "/backbone/" + name.removesuffix(".weight").replace(".", "/") + "/MatMul"
+            nodes.append(("MatMul", path, ("x", f"onnx::MatMul_{len(nodes)}")))
+        elif name != "embeddings.mask_token":
+            weights[f"backbone.{name}"] = value
+    decoder = {name: value for name, value in seer.decoder.state_dict().items() if not name.endswith("num_batches_tracked")}
+    return onnx_file(weights | {f"decoder.{name}": value for name, value in decoder.items()}, [*nodes, ("Sigmoid", "", ("x",))])

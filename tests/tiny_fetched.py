@@ -3,14 +3,16 @@
 import hashlib
 
 import torch
-from onnx_file import terrain_file
+import transformers
+from onnx_file import seer_file, terrain_file
 from tiny_language import build
 
 from mergekit_diff.experiments.models.fetched import FETCHED, Fetched, Pin
 from mergekit_diff.experiments.models.fetched.smollm2 import Reader
 from mergekit_diff.experiments.models.fetched.terrain import TerrainPipeline, read_terrain
 from mergekit_diff.experiments.models.fetched.terrain_unet import Shape, TerrainUNet
-from mergekit_diff.experiments.tasks import FIELD, TEXT
+from mergekit_diff.experiments.models.fetched.vit_focus import NAMES, Decoder, Seer, read_seer
+from mergekit_diff.experiments.tasks import FEATURES, FIELD, TEXT
 
 SHAPE = Shape(channels=32, factors=(1, 1), blocks=1, attention=(0, 1), embedding=16)
 
@@ -61,3 +63,26 @@ def put_reader(monkeypatch, folder, beginning=128, rest=24):
         return Reader(build("llama", max_position_embeddings=512).to(getattr(torch, dtype)), Letters(), beginning, rest)
 
     put_in_cache(monkeypatch, folder, "tiny-reader", TEXT, b"of letters", load)
+
+
+SIZES = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "patch_size": 14, "image_size": 28}
+
+
+def tiny_seer():
+    """A random vision transformer with a random head, whose every parameter matters."""
+    torch.manual_seed(0)
+    backbone = transformers.Dinov2Model(transformers.Dinov2Config(**SIZES)).eval()
+    decoder = Decoder(32, (4, 4, 4)).eval()
+    for value in (*backbone.parameters(), *decoder.parameters(), decoder.bn1.running_mean):
+        torch.nn.init.normal_(value, std=0.2)
+    return Seer(backbone, decoder)
+
+
+def put_seer(monkeypatch, folder):
+    """``tiny-seer``."""
+
+    def load(path, dtype):
+        return read_seer(path, SIZES, (4, 4, 4)).to(getattr(torch, dtype))
+
+    old = {new: file for file, new in NAMES.items()}
+    put_in_cache(monkeypatch, folder, "tiny-seer", FEATURES, seer_file(tiny_seer(), old), load)

@@ -16,6 +16,7 @@ __all__ = ["BY_FEATURES", "Metric", "as_json", "check_available", "features_of",
 
 BY_FEATURES = ("feature", "text", "kid")
 """The metrics that read the features of one network, which are then kept with the rows."""
+OF_FEATURES: dict[str, Any] = {"tasks": ("features",), "whole": True}
 OF_TEXT: dict[str, Any] = {"of": "single", "tasks": ("text",), "whole": True}
 SCALES = ("picture", "video", "field")
 """The tasks whose outputs are values on the scale of 8-bit images."""
@@ -83,6 +84,9 @@ def metrics() -> dict[str, Metric]:
         "recall": Metric("recall of a fact", "higher", _at("language:recall"), **OF_TEXT),
         "agreement": Metric("agreement", "higher", _at("language:agreement"), tasks=("text",), whole=True),
         "cache": Metric("keys kept", "lower", _at("language:cache"), **OF_TEXT),
+        "cosine": Metric("cosine of features", "higher", _at("vision:cosine"), **OF_FEATURES),
+        "saliency": Metric("saliency correlation", "higher", _at("vision:saliency"), **OF_FEATURES),
+        "overlap": Metric("saliency overlap", "higher", _at("vision:overlap"), **OF_FEATURES),
         "kid": Metric("KID", "lower", _at("sets:kid"), of="set", made_by=networks.efficientnet()),
         "fid": Metric("FID", "lower", _at("sets:fid"), of="set", made_by=networks.inception()),
     }

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import random
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -63,10 +64,10 @@ def read(pipe: Any, prompt: str, seed: int) -> Reading:  # noqa: ANN401
     place, end = draw.randrange(pipe.beginning // 8, pipe.beginning // 2), pipe.beginning - len(said)
     *start, last = [*tokens[:place], *said, *tokens[place:end]]
     following = tokens[end : end + pipe.rest]
-    cache = _cache(pipe, start)
-    kept = sum(layer.keys.shape[-2] for layer in cache.layers) / len(cache.layers) / len(start)
-    expected = _expected(pipe, copy.deepcopy(cache), [last, *following])
-    recalled = _expected(pipe, cache, [last, *asked, *wanted])[-len(wanted) :]
+    held = _cache(pipe, start)
+    kept = sum(layer.keys.shape[-2] for layer in held.layers) / len(held.layers) / len(start)
+    expected = _expected(pipe, copy.deepcopy(held), [last, *following])
+    recalled = _expected(pipe, held, [last, *asked, *wanted])[-len(wanted) :]
     answer = pipe.decode(recalled.argmax(-1).tolist()).strip()
     losses, recalls = _losses(expected, following), _losses(recalled, wanted)
     return Reading(losses, expected.argmax(-1).tolist(), f"{question}{number}.".strip(), answer, recalls, round(kept, 6))
@@ -115,9 +116,10 @@ def _expected(pipe: Any, held: Any, tokens: Sequence[int]) -> Tensor:  # noqa: A
 
 
 def _call(pipe: Any, held: Any, tokens: Sequence[int]) -> Tensor:  # noqa: ANN401
-    return (
-        pipe.transformer(torch.tensor([list(tokens)], device=pipe.device), past_key_values=held, use_cache=True).logits[0].cpu()
-    )
+    words = torch.tensor([list(tokens)], device=pipe.device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer releases of transformers call past_key_values "cache"
+        return pipe.transformer(words, past_key_values=held, use_cache=True).logits[0].cpu()
 
 
 def _losses(expected: Tensor, tokens: Sequence[int]) -> list[float]:

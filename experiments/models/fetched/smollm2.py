@@ -1,6 +1,8 @@
 """A language model in a GGUF file, read by transformers."""
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ def load(path: Path, dtype: str) -> Reader:
         raise ValueError(f"expected the package gguf, which reads {path.name}, got none: pip install 'mergekit-diff[gguf]'")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with quiet():
+    with quiet(), redirect_stderr(io.StringIO()):  # transformers 5 shows a bar for this format whatever it is told
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=getattr(torch, dtype))
     return Reader(model.eval(), tokenizer)
