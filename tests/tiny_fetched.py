@@ -74,7 +74,7 @@ def tiny_seer():
     backbone = transformers.Dinov2Model(transformers.Dinov2Config(**SIZES)).eval()
     decoder = Decoder(32, (4, 4, 4)).eval()
     for value in (*backbone.parameters(), *decoder.parameters(), decoder.bn1.running_mean):
-        torch.nn.init.normal_(value, std=0.2)
+        torch.nn.init.normal_(value, mean=0.1, std=0.3)
     return Seer(backbone, decoder)
 
 

@@ -128,9 +128,10 @@ def check(study: Study) -> Study:
     if not (math.isfinite(study.guidance) and study.guidance >= 0):
         raise ValueError(f"guidance: expected a number of at least 0, got {study.guidance}")
     _check_names(study)
-    _check_primary(study.primary, study.control)
+    task = task_of(study.model)
+    _check_primary(study.primary, study.control, task)
     check_prompted(study.model)
-    _check_task(study, task_of(study.model))
+    _check_task(study, task)
     _check_size(study.size)
     return study
 
@@ -149,9 +150,9 @@ def _check_names(study: Study) -> None:
         one_of(value, possible, what)
 
 
-def _check_primary(primary: Primary | None, control: object) -> None:
+def _check_primary(primary: Primary | None, control: object, task: Task) -> None:
     if control == BASE and not (primary and is_quality(primary.metric)):
-        possible = ", ".join(name for name in metrics() if is_quality(name))
+        possible = ", ".join(name for name, metric in metrics().items() if is_quality(name) and task.name in metric.tasks)
         got = "none" if primary is None else f"{primary.metric}, which measures the distance to the base already"
         raise ValueError(f"control: expected a primary metric of quality with control 'base' ({possible}), got {got}")
     if primary is None or primary.margin is None:
