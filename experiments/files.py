@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -25,17 +26,26 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: it could not be written; names the file, which errors of a full disk do not.
     """
+    write_parts(path, [data])
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """The same for a file that comes in parts; if one of them raises, nothing is written.
+
+    Raises:
+        OSError: as :func:`write_atomically`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.part")
     try:
-        part.unlink(missing_ok=True)  # a link of that name would lead the data elsewhere
-        with part.open("xb") as file:
-            file.write(data)
+        temporary.unlink(missing_ok=True)  # a link of that name would lead the data elsewhere
+        with temporary.open("xb") as file:
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        temporary.replace(path)
     except BaseException as error:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise

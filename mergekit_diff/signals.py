@@ -20,6 +20,8 @@ SIGNALS = {
     "its first norm; refused where that norm also reads the timestep",
     "keys": "(B, N, c) keys of the block's first attention, before any rotation and averaged over its heads, for the rows that "
     "the strategy sees; where a block has no map of its own for keys, its `normalized`, and where that is refused, its input",
+    "key_norm": "(B, N) norms of the keys of the block's first attention, before any rotation and norm of their own, mean over "
+    "its heads, for the rows that the strategy sees; where a block has no map of its own for keys, of what `keys` then is",
     "prediction": "a `Prediction`: the guidance difference of the denoiser's last outputs and their change over the last two "
     "steps, averaged over channels, on the site's grid, of all frames also where some are clean; absent at the first step of "
     "an image",
@@ -65,6 +67,7 @@ class Signals:
         sites = list(sites)
         self._normalize = {site.name: site.normalize for site in sites}
         self._keys = {site.name: _keys(site) for site in sites}
+        self._key_norm = {site.name: _key_norm(site) for site in sites}
         silent = [name for name, normalize in self._normalize.items() if normalize is None]
         if "normalized" in self.words and silent:
             raise ValueError(
@@ -96,6 +99,8 @@ class Signals:
         made = {} if normalize is None else {"normalized": folded(normalize(x))}
         if "keys" in self.words:
             made["keys"] = folded(self._keys[ctx.site](x))
+        if "key_norm" in self.words:
+            made["key_norm"] = folded(self._key_norm[ctx.site](x)[..., None]).mean(-1)
         return dataclasses.replace(ctx, signals={**ctx.signals, **made}) if made else ctx
 
 
@@ -110,6 +115,19 @@ def _keys(site: Site) -> Callable[[Tensor], Tensor]:
     return lambda x: to_k.forward(normalize(x)).unflatten(-1, (heads, -1)).mean(-2)  # not its hooks, which merge
 
 
+def _key_norm(site: Site) -> Callable[[Tensor], Tensor]:
+    """Makes (B, N) norms of those keys, each head's by itself."""
+    attention, normalize = next(iter(site.parts("self_attention")), None), site.normalize
+    to_k = next((part for name in ("to_k", "k_proj") if isinstance(part := getattr(attention, name, None), nn.Linear)), None)
+    if normalize is None or to_k is None:
+        keys = _keys(site)
+        return lambda x: keys(x).norm(dim=-1)
+    size = getattr(attention, "head_dim", None) or to_k.out_features // getattr(attention, "heads", 1)
+    return lambda x: to_k.forward(normalize(x)).unflatten(-1, (-1, size)).norm(dim=-1).mean(-1)  # not its hooks, which merge
+
+
 def toy_signals(strategy: MergeStrategy, x: Tensor) -> dict[str, Any]:
     """What a strategy is given for (B, N, C) tokens of no model, at the first step: the plain norm of the channels."""
-    return {word: F.layer_norm(x, x.shape[-1:]) for word in ("normalized", "keys") if word in asked(strategy)}
+    words = asked(strategy)
+    made = {word: F.layer_norm(x, x.shape[-1:]) for word in ("normalized", "keys") if word in words}
+    return made | ({"key_norm": x.norm(dim=-1)} if "key_norm" in words else {})

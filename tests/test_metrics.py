@@ -25,7 +25,7 @@ from mergekit_diff.experiments.metrics import (
 from mergekit_diff.experiments.metrics.networks import CLIP, LPIPS
 from mergekit_diff.experiments.models.embedded import data, text_score
 from mergekit_diff.experiments.models.embedded.text import caption
-from mergekit_diff.experiments.tasks import PICTURE, VIDEO
+from mergekit_diff.experiments.tasks import PICTURE, TASKS, VIDEO
 
 CLOSENESS = [name for name, metric in metrics().items() if metric.of == "pair" and PICTURE.name in metric.tasks]
 TINY_CLIP = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -74,9 +74,10 @@ def test_every_metric_says_what_it_is(name):
     metric = metrics()[name]
     assert metric.better in ("higher", "lower")
     assert metric.of in ("pair", "single", "set")
-    assert set(metric.tasks) <= {PICTURE.name, VIDEO.name} and VIDEO.name in metric.tasks
+    assert metric.tasks and set(metric.tasks) <= {task.name for task in TASKS}
+    assert VIDEO.name in metric.tasks or PICTURE.name not in metric.tasks
     assert metric.label
-    assert bool(metric.made_by) == (name not in ("psnr", "ssim", "detail", "background", "flicker"))
+    assert bool(metric.made_by) == (name in ("feature", "lpips", "text", "clip", "kid", "fid"))
 
 
 @pytest.mark.parametrize("name", CLOSENESS)

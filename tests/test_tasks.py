@@ -17,6 +17,7 @@ from mergekit_diff.experiments.run.runner import run
 from mergekit_diff.experiments.study.config import Primary
 from mergekit_diff.experiments.study.loading import build, override
 from mergekit_diff.experiments.tasks import PICTURE, VIDEO, Call
+from mergekit_diff.experiments.tasks.frames import in_a_row, side_by_side
 
 TASKS = {model.task.name: model.task for model in MODELS.values()}
 
@@ -70,16 +71,16 @@ def test_a_video_that_is_cut_off_or_changed_anywhere_is_not_whole(frames, tmp_pa
 
 
 def test_videos_side_by_side_have_their_frames_side_by_side(frames):
-    both = VIDEO.side_by_side([frames, frames[::-1]], side=40, gap=8)
+    both = side_by_side([frames, frames[::-1]], side=40, gap=8)
     assert len(both) == 5 and {frame.size for frame in both} == {(60 + 8 + 60, 40)}
     pixels = VIDEO.as_tensor(both)
     assert torch.equal(pixels[..., :60], pixels.flip(0)[..., 68:])
     with pytest.raises(ValueError):
-        VIDEO.side_by_side([frames, frames[:2]])
+        side_by_side([frames, frames[:2]])
 
 
 def test_images_side_by_side_keep_their_proportions(output):
-    assert PICTURE.side_by_side([output, output], side=40, gap=8).size == (60 + 8 + 60, 40)
+    assert in_a_row([output, output], side=40, gap=8).size == (60 + 8 + 60, 40)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)

@@ -159,6 +159,7 @@ MEANT = {
     "key-value-ratio": {"redrawn"},
     "pareto": {"roles", "redrawn"},
     "pooled-training": {"redrawn"},
+    "reading": {"proportional"},
     "representative-vs-random": {"halves", "redrawn"},
     "retom-ingredients": {"redrawn"},
     "sd15-imagenet": {"refresh", "halves", "redrawn"},

@@ -16,6 +16,10 @@ __all__ = ["BY_FEATURES", "Metric", "as_json", "check_available", "features_of",
 
 BY_FEATURES = ("feature", "text", "kid")
 """The metrics that read the features of one network, which are then kept with the rows."""
+OF_FEATURES: dict[str, Any] = {"tasks": ("features",), "whole": True}
+OF_TEXT: dict[str, Any] = {"of": "single", "tasks": ("text",), "whole": True}
+SCALES = ("picture", "video", "field")
+"""The tasks whose outputs are values on the scale of 8-bit images."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Metric:
             prompt to prompt by a factor.
         made_by: the network that computes the number and where it is from; empty if none does.
         tasks: names of the tasks whose outputs it can measure.
-        whole: whether ``measure`` takes a video, (F, 3, H, W), at once; otherwise a video has the mean over its frames.
+        whole: whether ``measure`` takes what the task gives; otherwise a video, (F, 3, H, W), has the mean over its frames.
     """
 
     label: str
@@ -67,15 +71,22 @@ class Metric:
 def metrics() -> dict[str, Metric]:
     """Every metric by its name."""
     return {
-        "psnr": Metric("PSNR", "higher", _at("fidelity:psnr"), "dB", whole=True),
-        "ssim": Metric("SSIM", "higher", _at("fidelity:ssim")),
+        "psnr": Metric("PSNR", "higher", _at("fidelity:psnr"), "dB", whole=True, tasks=SCALES),
+        "ssim": Metric("SSIM", "higher", _at("fidelity:ssim"), tasks=SCALES),
         "feature": Metric("feature distance", "lower", _at("feature:distance"), by="ratio", made_by=networks.efficientnet()),
         "lpips": Metric("LPIPS", "lower", _at("lpips:distance"), by="ratio", made_by=networks.alexnet()),
-        "detail": Metric("detail likeness", "higher", _at("fidelity:detail")),
+        "detail": Metric("detail likeness", "higher", _at("fidelity:detail"), tasks=SCALES),
         "background": Metric("background change", "lower", _at("fidelity:background")),
         "flicker": Metric("flicker", "lower", _at("motion:flicker"), by="ratio", tasks=("video",), whole=True),
         "text": Metric("emoji text score", "higher", _at("text:score"), of="single", made_by=networks.text_map()),
         "clip": Metric("CLIP score", "higher", _at("clip:score"), of="single", made_by=networks.clip()),
+        "perplexity": Metric("perplexity", "lower", _at("language:perplexity"), by="ratio", **OF_TEXT),
+        "recall": Metric("recall of a fact", "higher", _at("language:recall"), **OF_TEXT),
+        "agreement": Metric("agreement", "higher", _at("language:agreement"), tasks=("text",), whole=True),
+        "cache": Metric("keys kept", "lower", _at("language:cache"), **OF_TEXT),
+        "cosine": Metric("cosine of features", "higher", _at("vision:cosine"), **OF_FEATURES),
+        "saliency": Metric("saliency correlation", "higher", _at("vision:saliency"), **OF_FEATURES),
+        "overlap": Metric("saliency overlap", "higher", _at("vision:overlap"), **OF_FEATURES),
         "kid": Metric("KID", "lower", _at("sets:kid"), of="set", made_by=networks.efficientnet()),
         "fid": Metric("FID", "lower", _at("sets:fid"), of="set", made_by=networks.inception()),
     }

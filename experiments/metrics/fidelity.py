@@ -9,7 +9,7 @@ FLAT = 8.0  # grey levels of 255 that a neighbourhood of 3x3 pixels may span and
 
 
 def psnr(image: Tensor, base: Tensor) -> float:
-    """Peak signal-to-noise ratio of two uint8 images, (3, H, W), or videos, (F, 3, H, W), in dB; infinite if they are equal.
+    """Peak signal-to-noise ratio of two images, (3, H, W), videos, (F, 3, H, W), or height maps, in dB; infinite if equal.
 
     The squared error of a video is averaged over its frames first: the mean of their ratios would be infinite if one was equal.
     """
@@ -44,6 +44,8 @@ def background(image: Tensor, base: Tensor) -> float:
 
 
 def _luminance(image: Tensor) -> Tensor:
+    if len(image) == 1:  # a height map
+        return image[0].double()
     return torch.einsum("chw,c->hw", image.double(), torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from mergekit_diff.registry import one_of
 
 from ..tasks import PICTURE, VIDEO, Call, Task
+from .fetched import FETCHED
 from .folder import check_folder
 from .signature import check_prompt_is_enough, class_name, task_for
 
@@ -22,10 +23,12 @@ class Model:
     Args:
         folder: of its pipeline.
         task: what it makes.
+        licence: of its weights.
     """
 
     folder: Path
     task: Task
+    licence: str = "Apache-2.0"
 
 
 _EMBEDDED = Path(__file__).parent / "embedded"
@@ -34,18 +37,20 @@ MODELS = {name: Model(_EMBEDDED / name, task) for name, task in _TASKS.items()}
 
 
 def check_model(name: str) -> Path | str:
-    """The folder of a model, checked but not loaded, or a hub id.
+    """The folder of a model or its fetched file, checked but not loaded, or a hub id.
 
     Raises:
-        ValueError: no such model, or its folder is incomplete; the message is one line.
+        ValueError: no such model, its folder is incomplete, or it has to be fetched; the message is one line.
     """
+    if name in FETCHED:
+        return FETCHED[name].pin.check_here()
     folder = MODELS[name].folder if name in MODELS else Path(name)
     if not folder.is_dir():
         if name in MODELS:
             raise ValueError(f"the model {name!r} is missing from this installation ({folder} does not exist)")
         if _HUB_ID.match(name) and not folder.exists() and not name.startswith("."):
             return name
-        one_of(name, MODELS, "model (neither a folder nor a hub id owner/name)")
+        one_of(name, [*MODELS, *FETCHED], "model (neither a folder nor a hub id owner/name)")
     check_folder(folder)
     return folder
 
@@ -56,6 +61,8 @@ def task_of(name: str) -> Task:
     Raises:
         ValueError: the folder's record is malformed; the message is one line.
     """
+    if name in FETCHED:
+        return FETCHED[name].task
     model = MODELS.get(name) or Model(Path(name), task_for(class_name(name)))
     return replace(model.task, call=Call.read(model.folder))
 
@@ -66,7 +73,7 @@ def check_prompted(name: str) -> None:
     Raises:
         ValueError: says what it needs, in one line.
     """
-    if name not in MODELS:
+    if name not in MODELS and name not in FETCHED:
         check_prompt_is_enough(class_name(name), Call.read(Path(name)))
 
 
@@ -76,13 +83,17 @@ def check_task(name: str, pipe: Any) -> None:  # noqa: ANN401
     Raises:
         ValueError: the tasks differ.
     """
+    if name in FETCHED:
+        return
     expected, found = task_of(name).name, task_for(type(pipe).__name__).name
     if expected != found:
         raise ValueError(f"{name}: expected a model that makes a {expected}, got one that makes a {found}; run this again")
 
 
 def identity(name: str) -> str:
-    """What distinguishes a model's weights from others: a hash of its folder's files, or the hub id."""
+    """What distinguishes a model's weights from others: a hash of its folder's files or of its fetched file, or the hub id."""
+    if name in FETCHED:
+        return FETCHED[name].pin.digest[:16]
     model = check_model(name)
     if isinstance(model, str):
         return model

@@ -4,6 +4,7 @@ from typing import Any
 
 from .catalog import check_model
 from .devices import resolve_device
+from .fetched import FETCHED, checked
 from .folder import one_line
 from .quiet import quiet
 
@@ -18,10 +19,10 @@ SCHEDULERS = {
 
 
 def load_pipeline(name: str, device: str = "auto", dtype: str = "float32", scheduler: str | None = None) -> Any:  # noqa: ANN401
-    """A text-to-image pipeline, ready to be called.
+    """A pipeline, or what stands for one in the model's task, ready to be called.
 
     Args:
-        name: "emoji" (the model of this package), a pipeline folder, or a hub id.
+        name: of ``mergekit-diff models``, a pipeline folder, or a hub id.
         device: "auto" takes CUDA if there is one, else the CPU.
         dtype: "float32", "float16" or "bfloat16".
         scheduler: "ddim", "pndm", "euler", "heun", "dpm++" or "lcm"; None keeps the model's own.
@@ -29,6 +30,8 @@ def load_pipeline(name: str, device: str = "auto", dtype: str = "float32", sched
     Raises:
         ValueError: the model is missing or corrupt; the message is one line.
     """
+    if name in FETCHED:
+        return FETCHED[name].load(checked(FETCHED[name].pin), dtype).to(resolve_device(device))
     model = check_model(name)
     import torch
     from diffusers import DiffusionPipeline

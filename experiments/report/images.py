@@ -11,7 +11,7 @@ from ..reading import inside
 from ..results.images import open_frames, spread
 from ..results.row import Row
 from ..results.run import Run
-from ..tasks import PICTURE
+from ..tasks.frames import in_a_row
 from .embedding import png, uri, webp
 from .merge_map import draw_maps
 
@@ -71,7 +71,7 @@ def map_strip(frames: Sequence[Image.Image], one: Mapping[str, Any]) -> Image.Im
     """A merge map over an image; over a video, those of the planes of its grid, or of some, in a row."""
     planes = min(PLANES, one["grid"][0]) if len(one["grid"]) == 3 else 1
     drawn = draw_maps(spread(frames, planes), one)
-    return drawn[0] if len(drawn) == 1 else PICTURE.side_by_side(drawn, SIDE)
+    return drawn[0] if len(drawn) == 1 else in_a_row(drawn, SIDE)
 
 
 def _image(run: Run, row: Row, shrunk: bool) -> dict[str, Any]:

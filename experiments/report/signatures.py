@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from ..metrics import metrics
 from ..results import pairing
 from ..results.curves import curve, jump
 from ..results.numbers import DASH, between, decimals, show
@@ -56,8 +57,8 @@ def signatures(run: Run) -> list[Signature]:
 
 def not_measured(run: Run) -> list[str]:
     """The metrics that would show more signs."""
-    names = ("detail", "background", "text", *["flicker"] * (run.noun == "video"))
-    return [name for name in names if name not in run.metrics]
+    names = ("detail", "background", "text", "flicker")
+    return [name for name in names if name not in run.metrics and run.task.name in metrics()[name].tasks]
 
 
 def _measured(run: Run, name: str) -> dict[str, Sign]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from PIL import Image, ImageSequence
 
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -36,9 +37,14 @@ def open_frames(path: Path) -> list[Image.Image]:
     try:
         _verify(path)
         with Image.open(path, formats=FORMATS) as image:
-            return [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]
+            return [visible(frame) for frame in ImageSequence.Iterator(image)]
     except BROKEN as error:
         raise ValueError(f"{path}: expected a whole image, got: {error}; the command of the run generates it again") from None
+
+
+def visible(frame: Image.Image) -> Image.Image:
+    """In RGB; of 16 bits a pixel, the upper 8."""
+    return (Image.fromarray((np.asarray(frame) >> 8).astype(np.uint8)) if frame.mode.startswith("I;16") else frame).convert("RGB")
 
 
 def spread(frames: Sequence[Each], most: int) -> list[Each]:

@@ -1,4 +1,4 @@
-"""The row of an image or a video: what the run folder keeps of it, one line of JSON each."""
+"""The row of an output: what the run folder keeps of an image, a video or whatever a task makes, one line of JSON each."""
 
 import json
 import math
@@ -21,7 +21,7 @@ REPEAT = "repeat"
 
 @dataclass(frozen=True)
 class Row:
-    """One image or video of a run. This is the contract between what generates images and everything that reads them.
+    """One output of a run, such as an image. This is the contract between what makes outputs and everything that reads them.
 
     On disk a row is one JSON object. Its keys are the names below, but the entries of ``metrics`` are keys of the row itself, an
     infinite number is written as text ("inf"), and a base leaves out what only merging gives.
@@ -39,7 +39,7 @@ class Row:
         strategy: repr of the strategy, "base" for a base.
         merging: the options of ``merging``, every default filled in, with the study's seed, which is mixed with prompt and seed;
             None for a base.
-        image: path of the file with the image or the video, relative to the run folder.
+        image: path of the file of the output, relative to the run folder.
         made_by: by metric, the network that computed the number.
         seconds: time of the whole pipeline call.
         step_seconds: time of every denoising step.

@@ -9,7 +9,7 @@ from typing import Any
 from ..metrics import Metric, metrics
 from ..reading import inside, read_json
 from ..study.config import Primary, is_quality
-from ..tasks import VIDEO
+from ..tasks import Task, task_of_file
 from . import comparison, equal_cost, kept, pairing, quality, summary, tables
 from .comparison import BESIDE, Comparison, Scale
 from .equal_cost import EqualCost
@@ -62,8 +62,13 @@ class Run:
 
     @property
     def noun(self) -> str:
-        """What its files are: "image" or "video"."""
-        return "video" if any(row.image.endswith(VIDEO.suffix) for row in self.rows) else "image"
+        """What its files are, such as "image"."""
+        return self.task.noun
+
+    @property
+    def task(self) -> Task:
+        """What made its files, and judges them."""
+        return task_of_file(self.rows[0].image if self.rows else "")
 
     @property
     def primary(self) -> Primary | None:

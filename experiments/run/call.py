@@ -89,10 +89,12 @@ def call_pipeline(
 
 @contextmanager
 def scheduled(pipe: Any, cell: Cell) -> Iterator[None]:  # noqa: ANN401
-    """Inside this context the pipeline has the cell's scheduler."""
+    """Inside this context the pipeline has the cell's scheduler; its own where the study names none."""
+    if cell.study.scheduler is None:
+        yield
+        return
     own = pipe.scheduler
-    if cell.study.scheduler is not None:
-        set_scheduler(pipe, cell.study.scheduler)
+    set_scheduler(pipe, cell.study.scheduler)
     try:
         yield
     finally:

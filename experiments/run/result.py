@@ -103,6 +103,8 @@ def _maps(session: MergeSession, frames: int) -> list[dict[str, Any]]:
     stages = {(row["site"], row["role"]): row["stage"] for row in session.report().to_dicts()}
     finest: dict[str | None, tuple[str, str]] = {}
     for key, (_, grid) in plans.items():
+        if len(grid) < 2:  # a line of text has no place in an image
+            continue
         best = finest.get(stages[key])
         if best is None or prod(grid) > prod(plans[best][1]):
             finest[stages[key]] = key

@@ -13,7 +13,7 @@ from ..study.config import Study
 from ..study.jobs import Job, jobs
 from ..study.loading import build, override
 from ..study.sweep import cells
-from ..tasks import VIDEO
+from ..tasks.frames import Frames, encode, side_by_side, suffix
 from ..terminal import complain, progress_bar, say, show_table
 from .runner import check_metrics, try_sites
 
@@ -58,13 +58,13 @@ def generate(study: Study) -> int:
     except Exception as error:  # the input was right, so this is a failure of the run
         complain(f"error: {type(error).__name__}: {error}")
         return 1
-    path = out / Path(merged.image).name
-    write_atomically(path, _side_by_side(study, *results))
+    frames = _side_by_side(study, *results)
+    path = out / f"{merged.id}{suffix(frames)}"
+    write_atomically(path, encode(frames))
     measured = ({"made_by": {}}, _measure(study, *results))
     rows = [_row(*parts) for parts in zip((base, merged), results, measured, strict=True)]
     lines = summary.summarize(rows, study.metrics)
-    noun = "video" if path.suffix == VIDEO.suffix else "image"
-    show_table(study.prompts[0], tables.fidelity_table(lines, study.metrics, None, noun))
+    show_table(study.prompts[0], tables.fidelity_table(lines, study.metrics, None, task_of(study.model).noun))
     for note in tables.notes(lines):
         say(note)
     say(f"base | merged | merge map: {path}")
@@ -87,13 +87,12 @@ def _row(job: Job, result: "Result", measured: dict[str, Any]) -> Row:
     return Row(**job.record(), **with_measures(result.counts, measured), **times)
 
 
-def _side_by_side(study: Study, base: "Result", merged: "Result") -> bytes:
+def _side_by_side(study: Study, base: "Result", merged: "Result") -> Frames:
     from ..report.merge_map import draw_maps
 
     task = task_of(study.model)
-    frames = task.frames(merged.output)
-    maps = [task.of_frames(draw_maps(frames, each)) for each in merged.maps[:1]]
-    return task.encode(task.side_by_side([base.output, merged.output, *maps]))
+    both = [task.frames(each.output) for each in (base, merged)]
+    return side_by_side([*both, *(draw_maps(both[1], each) for each in merged.maps[:1])])
 
 
 def _measure(study: Study, base: "Result", merged: "Result") -> dict[str, Any]:

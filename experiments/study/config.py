@@ -8,7 +8,7 @@ from mergekit_diff.registry import one_of
 
 from ..metrics import metrics
 from ..models import SCHEDULERS, check_prompted, task_of
-from ..tasks import VIDEO, Task
+from ..tasks import Task
 
 PROBES = ("staleness",)
 DTYPES = ("float32", "float16", "bfloat16")
@@ -128,9 +128,10 @@ def check(study: Study) -> Study:
     if not (math.isfinite(study.guidance) and study.guidance >= 0):
         raise ValueError(f"guidance: expected a number of at least 0, got {study.guidance}")
     _check_names(study)
-    _check_primary(study.primary, study.control)
+    task = task_of(study.model)
+    _check_primary(study.primary, study.control, task)
     check_prompted(study.model)
-    _check_task(study, task_of(study.model))
+    _check_task(study, task)
     _check_size(study.size)
     return study
 
@@ -149,9 +150,9 @@ def _check_names(study: Study) -> None:
         one_of(value, possible, what)
 
 
-def _check_primary(primary: Primary | None, control: object) -> None:
+def _check_primary(primary: Primary | None, control: object, task: Task) -> None:
     if control == BASE and not (primary and is_quality(primary.metric)):
-        possible = ", ".join(name for name in metrics() if is_quality(name))
+        possible = ", ".join(name for name, metric in metrics().items() if is_quality(name) and task.name in metric.tasks)
         got = "none" if primary is None else f"{primary.metric}, which measures the distance to the base already"
         raise ValueError(f"control: expected a primary metric of quality with control 'base' ({possible}), got {got}")
     if primary is None or primary.margin is None:
@@ -163,8 +164,13 @@ def _check_primary(primary: Primary | None, control: object) -> None:
 
 
 def _check_task(study: Study, task: Task) -> None:
-    if study.frames is not None and task.name != VIDEO.name:
-        raise ValueError(f"frames: expected none, since {study.model} makes a {task.name}, got {study.frames}")
+    for key, value in task.fixed.items():
+        got = getattr(study, key)
+        if got != value:
+            expected = "none" if value is None else str(value).lower()
+            raise ValueError(f"{key}: expected {expected}, since {study.model} makes a {task.name}, got {str(got).lower()}")
+    for prompt in study.prompts:
+        task.check_prompt(prompt)
     possible = [name for name, metric in metrics().items() if task.name in metric.tasks]
     for name in study.metrics:
         if name not in possible:

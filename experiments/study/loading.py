@@ -123,11 +123,11 @@ def read_prompts(source: object) -> list[str]:
 
 
 def _task_defaults(raw: dict[str, Any]) -> dict[str, Any]:
-    """The metrics, and the metric that decides, where a study names none: those of the model's task."""
+    """What a study does not name and the model's task has a value for: metrics, the metric that decides, and others."""
     task = task_of(str(raw.get("model", Study.model)))
     primary = raw.get("primary")
     filled = {"primary": {"metric": task.primary, **primary}} if isinstance(primary, dict) else {}
-    return {"metrics": list(task.metrics), **raw, **filled}
+    return _merge({"metrics": list(task.metrics), **task.defaults, **task.fixed}, {**raw, **filled})
 
 
 def _distinct(prompts: list[str]) -> list[str]:

@@ -93,6 +93,8 @@ def _differences(cell: Cell, control: Cell, own: dict[str, Any], other: dict[str
 
 
 def _redrawn(anew: bool, scheduled: bool, refresh: int, steps: int) -> str:
+    if steps == 1:
+        return NEVER
     if anew and refresh == 1:
         return ALWAYS
     if scheduled:

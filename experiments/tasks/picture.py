@@ -1,19 +1,19 @@
 """Text to image."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from .frames import Frames
 from .task import OnStepEnd, Task
 
-SIDE = 384
 FORMATS = ("PNG", "JPEG", "WEBP")
 """Of files, whatever their names say: Pillow hands one of the others to another program."""
 
@@ -23,9 +23,11 @@ class Picture(Task):
     """Images of a text-to-image pipeline. Outputs are PIL images; files are PNG, so that an 8-bit image loses nothing."""
 
     name = "picture"
+    noun = "image"
     suffix = ".png"
     metrics = ("psnr", "ssim", "feature")
     primary = "feature"
+    fixed: ClassVar[Mapping[str, Any]] = {"frames": None}
 
     def generate(
         self,
@@ -59,24 +61,9 @@ class Picture(Task):
         """(3, H, W) uint8."""
         return torch.from_numpy(np.array(output.convert("RGB"))).permute(2, 0, 1)
 
-    def frames(self, output: Image.Image) -> Sequence[Image.Image]:
+    def frames(self, output: Image.Image) -> Frames:
         """The image alone."""
         return [output]
-
-    def of_frames(self, frames: Sequence[Image.Image]) -> Image.Image:
-        """The only one."""
-        (output,) = frames
-        return output
-
-    def side_by_side(self, outputs: Sequence[Image.Image], side: int = SIDE, gap: int = 8) -> Image.Image:
-        """Images in a row on white, each scaled to the height ``side``, ``gap`` pixels apart."""
-        scaled = [x.convert("RGB").resize((round(x.width * side / x.height), side), Image.Resampling.BICUBIC) for x in outputs]
-        row = Image.new("RGB", (sum(x.width for x in scaled) + gap * (len(scaled) - 1), side), "white")
-        left = 0
-        for image in scaled:
-            row.paste(image, (left, 0))
-            left += image.width + gap
-        return row
 
 
 PICTURE = Picture()

@@ -2,16 +2,15 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image
-from torch import Tensor
 
 from .call import Call
+from .frames import Frames
 
 OnStepEnd = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 """diffusers' ``callback_on_step_end``: pipeline, step, timestep and tensors to the tensors that the pipeline goes on with."""
@@ -19,7 +18,10 @@ OnStepEnd = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """A kind of output: how a pipeline is called for one, how it is written and read, and what judges it. Holds no state.
+    """A kind of output: how a model is called for one, how it is written and read, and what judges it. Holds no state.
+
+    The file of an output is a PNG, animated if it is a video: what a reader looks at. What metrics take is read back from the
+    file too; where pixels cannot hold it, it is in a chunk of text of the same file.
 
     Args:
         call: what the model's pipeline takes besides what the task passes to every pipeline.
@@ -29,12 +31,20 @@ class Task(ABC):
 
     name: ClassVar[str]
     """What metrics call it."""
+    noun: ClassVar[str]
+    """What readers call an output."""
     suffix: ClassVar[str]
-    """Of the files that outputs are written to."""
+    """Of the files that outputs are written to; no other task's files have it."""
     metrics: ClassVar[tuple[str, ...]]
     """The metrics of a study that names none."""
     primary: ClassVar[str]
     """The metric that decides in a study that names none."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Other values of a study that names none."""
+    fixed: ClassVar[Mapping[str, Any]] = {}
+    """What a study cannot choose, by its keys, such as guidance where a model has none."""
+    about: ClassVar[str] = "A diffusion model processes an image as a grid of tokens."
+    """What readers must know before they are told what merging tokens means."""
 
     @abstractmethod
     def generate(
@@ -52,7 +62,7 @@ class Task(ABC):
         """Make one output.
 
         Args:
-            pipe: the pipeline.
+            pipe: the pipeline, or what stands for one.
             prompt: of the output.
             seed: of its initial noise.
             steps: denoising steps.
@@ -67,24 +77,23 @@ class Task(ABC):
         """The content of the output's file."""
 
     @abstractmethod
-    def read(self, path: Path) -> Tensor:
+    def read(self, path: Path) -> Any:  # noqa: ANN401
         """The file of an output as metrics take it."""
 
     @abstractmethod
-    def as_tensor(self, output: Any) -> Tensor:  # noqa: ANN401
-        """An output as metrics take it, such as (3, H, W) uint8 for an image."""
+    def as_tensor(self, output: Any) -> Any:  # noqa: ANN401
+        """An output as metrics take it, the same as from its file: (3, H, W) uint8 for an image."""
 
     @abstractmethod
-    def frames(self, output: Any) -> Sequence[Image.Image]:  # noqa: ANN401
-        """The images that an output consists of: one, or the frames of a video."""
+    def frames(self, output: Any) -> Frames:  # noqa: ANN401
+        """The images that an output is looked at as: one, or the frames of a video."""
 
-    @abstractmethod
-    def of_frames(self, frames: Sequence[Image.Image]) -> Any:  # noqa: ANN401
-        """The output that consists of these images."""
+    def check_prompt(self, prompt: str) -> None:  # noqa: B027
+        """Refuse a prompt that the task's models cannot take; any text is taken unless a task says otherwise.
 
-    @abstractmethod
-    def side_by_side(self, outputs: Sequence[Any]) -> Any:  # noqa: ANN401
-        """Several outputs in one, to look at."""
+        Raises:
+            ValueError: says what a prompt is, in one line.
+        """
 
     def _called(self, pipe: Any, prompt: str, seed: int, guidance: float, on_step_end: OnStepEnd, **asked: int | None) -> Any:  # noqa: ANN401
         """What a pipeline returns, with 8-bit images.

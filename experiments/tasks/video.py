@@ -1,7 +1,5 @@
 """Text to video."""
 
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +8,9 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from .picture import PICTURE, SIDE
+from .frames import Frames, encode
+from .picture import PICTURE
 from .task import OnStepEnd, Task
-
-Frames = Sequence[Image.Image]
-MILLISECONDS = 125
-"""How long a viewer shows a frame. It decides nothing else."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +22,7 @@ class Video(Task):
     """
 
     name = "video"
+    noun = "video"
     suffix = ".apng"
     metrics = ("psnr", "ssim", "feature", "flicker")
     primary = "feature"
@@ -49,11 +45,8 @@ class Video(Task):
         return self._called(pipe, prompt, seed, guidance, on_step_end, **asked).frames[0]
 
     def encode(self, output: Frames) -> bytes:
-        """An animated PNG file."""
-        data, (first, *rest) = io.BytesIO(), [frame.convert("RGB") for frame in output]
-        blend = [i % 2 for i in range(len(output))]  # alike for opaque frames; Pillow drops a frame that differs in nothing
-        first.save(data, format="PNG", save_all=True, append_images=rest, duration=MILLISECONDS, blend=blend)
-        return data.getvalue()
+        """An animated PNG file, also of one frame."""
+        return encode(output)
 
     def read(self, path: Path) -> Tensor:
         """(F, 3, H, W) uint8."""
@@ -67,14 +60,6 @@ class Video(Task):
     def frames(self, output: Frames) -> Frames:
         """All of them."""
         return output
-
-    def of_frames(self, frames: Frames) -> Frames:
-        """All of them."""
-        return frames
-
-    def side_by_side(self, outputs: Sequence[Frames], side: int = SIDE, gap: int = 8) -> Frames:
-        """A video with the frames of several of equal length in a row, as those of :class:`.Picture`."""
-        return [PICTURE.side_by_side(frames, side, gap) for frames in zip(*outputs, strict=True)]
 
 
 VIDEO = Video()

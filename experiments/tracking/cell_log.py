@@ -17,8 +17,7 @@ from ..results.images import open_frames
 from ..results.row import Row
 from ..results.run import Run
 from ..study.loading import put
-from ..tasks import VIDEO
-from ..tasks.video import MILLISECONDS
+from ..tasks.frames import MILLISECONDS, side_by_side
 
 PROMPTS = 8
 SIDE = 256
@@ -104,7 +103,7 @@ class CellLog:
         for row in self.rows:
             firsts.setdefault(row.prompt, row)
         rows = list(firsts.values())[:PROMPTS]
-        pairs = [VIDEO.side_by_side(list(map(self._open, dict.fromkeys((row.base, row.job)))), SIDE) for row in rows]
+        pairs = [side_by_side(list(map(self._open, dict.fromkeys((row.base, row.job)))), SIDE) for row in rows]
         media = [_media(pair, row.prompt) for pair, row in zip(pairs, rows, strict=True)]
         wandb_run.log({f"{self.run.noun}s": media})
         merge_map = self.run.maps.get(self.cell, {"maps": []})
