@@ -36,7 +36,7 @@ class TerrainPipeline:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return self.unet.out[2].weight.device
+        return next(self.unet.parameters()).device
 
     def to(self, device: str | torch.device) -> "TerrainPipeline":
         """Move the network to a device."""
@@ -60,7 +60,7 @@ class TerrainPipeline:
             generator: draws all noise.
             callback_on_step_end: as in diffusers.
         """
-        dtype, sigmas = self.unet.out[2].weight.dtype, noise_levels(num_inference_steps)
+        dtype, sigmas = next(self.unet.parameters()).dtype, noise_levels(num_inference_steps)
         self.scheduler.timesteps = [self.unet.timestep(sigma) for sigma in sigmas]
         condition, y = torch.tensor([difficulty], device=self.device), torch.zeros((), device=self.device)
         for step, sigma in enumerate(sigmas):
@@ -86,7 +86,7 @@ def load(path: Path, dtype: str) -> TerrainPipeline:
 
 
 @register_family("TerrainUNet", guidance="none")
-def sites(model: TerrainUNet) -> Iterable[Site]:
+def sites(model: Any) -> Iterable[Site]:  # noqa: ANN401
     """Attention over images at three resolutions; a norm is over all tokens of an image."""
     first = min(level for _, level, _, part in model.parts() if any(isinstance(each, AttentionBlock) for each in part))
     for name, level, stage, part in model.parts():

@@ -7,6 +7,7 @@ arXiv 2206.00364; a consistency model, Song et al. (2023), arXiv 2303.01469. Nam
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -177,6 +178,7 @@ class TerrainUNet(nn.Module):
     def parts(self) -> Iterator[tuple[str, int, str, Part]]:
         """Name, resolution, stage and part, in the order in which they run."""
         levels, level = len(self.shape.factors), 0
+        part: Any
         for i, part in enumerate(self.input_blocks):
             level += part[0].resize == "down" if isinstance(part[0], Residual) else 0
             yield f"input_blocks.{i}", level, "down", part
