@@ -38,9 +38,11 @@ def strategy_of(case, **settings) -> MergeStrategy:
 def plan_of(case, x, ctx, **settings) -> MergePlan | SoftPlan:
     """The plan for ``x``; by what a strategy asks for, one that comes after a plan for other tokens.
 
-    On a grid of more axes, of one token each, if it takes no other.
+    On a grid of more axes, of one token each, if it takes no other; on a line of the same tokens if it takes nothing else.
     """
     strategy = strategy_of(case, **settings)
+    if len(ctx.grid) > max(strategy.axes):
+        ctx = dataclasses.replace(ctx, grid=(x.shape[1],))
     while len(ctx.grid) not in strategy.axes:
         ctx = dataclasses.replace(ctx, grid=(*ctx.grid, 1))
     signals = toy_signals(strategy, x)
