@@ -1,8 +1,6 @@
 """Vision transformers: their features, and a map that is read off them."""
 
 import base64
-import io
-import json
 import random
 import re
 from collections.abc import Mapping
@@ -14,14 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..reading import parse_json
 from .frames import Frames
-from .task import OnStepEnd, Task
-from .text import CHUNK
+from .record import record_of, with_record
+from .task import ONCE, OnStepEnd, Task
 
 PROMPT = re.compile(r"^view ([1-9]\d?)$")
 PHOTO = "grace_hopper.jpg"
@@ -56,9 +52,7 @@ class Features(Task):
     metrics = ("cosine", "saliency", "overlap")
     primary = "cosine"
     defaults: ClassVar[Mapping[str, Any]] = {"prompts": "views-16", "merging": {"share": []}}
-    fixed: ClassVar[Mapping[str, Any]] = {
-        "steps": 1, "guidance": 1.0, "frames": None, "size": None, "scheduler": None, "costs": False,
-    }  # fmt: skip
+    fixed: ClassVar[Mapping[str, Any]] = ONCE
     about = "A vision transformer processes an image as a grid of tokens."
 
     @torch.no_grad()
@@ -85,17 +79,11 @@ class Features(Task):
 
     def encode(self, output: Seen) -> bytes:
         """A PNG file."""
-        data, info = io.BytesIO(), PngInfo()
-        info.add_text(CHUNK, json.dumps({name: _text(value) for name, value in vars(output).items()}), zip=True)
-        self.frames(output)[0].save(data, format="PNG", pnginfo=info)
-        return data.getvalue()
+        return with_record(self.frames(output)[0], {name: _text(value) for name, value in vars(output).items()})
 
     def read(self, path: Path) -> Seen:
         """The features and the map."""
-        with Image.open(path, formats=("PNG",)) as image:
-            image.load()
-            record = parse_json(image.text[CHUNK])  # pyright: ignore[reportAttributeAccessIssue]
-        return Seen(**{name: _tensor(*value) for name, value in record.items()})
+        return Seen(**{name: _tensor(*value) for name, value in record_of(path).items()})
 
     def as_tensor(self, output: Seen) -> Seen:
         """Itself; it is rounded already."""

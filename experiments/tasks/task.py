@@ -14,6 +14,8 @@ from .frames import Frames
 
 OnStepEnd = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 """diffusers' ``callback_on_step_end``: pipeline, step, timestep and tensors to the tensors that the pipeline goes on with."""
+ONCE: Mapping[str, Any] = {"steps": 1, "guidance": 1.0, "frames": None, "size": None, "scheduler": None, "costs": False}
+"""What a study cannot choose where the model is called once, without noise."""
 
 
 @dataclass(frozen=True)

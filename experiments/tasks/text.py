@@ -1,7 +1,5 @@
 """Language models that read."""
 
-import io
-import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,15 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
-from ..reading import parse_json
 from .frames import Frames
 from .reading import Reading, passage, read
-from .task import OnStepEnd, Task
+from .record import record_of, with_record
+from .task import ONCE, OnStepEnd, Task
 
-CHUNK = "mergekit_diff"
-"""The chunk of text in a file that has what was measured."""
 WORST = 8.0
 """The loss of a token that is drawn black."""
 SIDE, COLUMNS, LINE = 384, 16, 18
@@ -37,9 +32,7 @@ class Text(Task):
     metrics = ("perplexity", "recall", "agreement", "cache")
     primary = "perplexity"
     defaults: ClassVar[Mapping[str, Any]] = {"prompts": "passages-12", "merging": {"roles": ["key_value"], "share": []}}
-    fixed: ClassVar[Mapping[str, Any]] = {
-        "steps": 1, "guidance": 1.0, "frames": None, "size": None, "scheduler": None, "costs": False,
-    }  # fmt: skip
+    fixed: ClassVar[Mapping[str, Any]] = ONCE
     about = "A language model keeps the keys and values of all tokens that it has read in a cache."
 
     def generate(
@@ -63,16 +56,11 @@ class Text(Task):
 
     def encode(self, output: Reading) -> bytes:
         """A PNG file."""
-        data, info = io.BytesIO(), PngInfo()
-        info.add_text(CHUNK, json.dumps(asdict(output)), zip=True)
-        self.frames(output)[0].save(data, format="PNG", pnginfo=info)
-        return data.getvalue()
+        return with_record(self.frames(output)[0], asdict(output))
 
     def read(self, path: Path) -> Reading:
         """What was measured."""
-        with Image.open(path, formats=("PNG",)) as image:
-            image.load()
-            return Reading(**parse_json(image.text[CHUNK]))  # pyright: ignore[reportAttributeAccessIssue]
+        return Reading(**record_of(path))
 
     def as_tensor(self, output: Reading) -> Reading:
         """Itself: no metric of texts takes a tensor."""
