@@ -126,9 +126,11 @@ def _command(args: argparse.Namespace, words: list[str]) -> int:
 
         return run_bench(bench, args.json, args.plot)
     if args.command == "leaderboard":
-        from .results.leaderboard import board, paste, table
+        from .results.leaderboard import board, table
+        from .results.pasting import paste
 
-        say(table(board(args.folder)) if args.into is None else paste(args.folder, args.into))
+        found = table(board(args.folder))
+        say(found if args.into is None else paste(f"board {args.folder.absolute().name}", found, args.into))
         return 0
     return _report(args)
 

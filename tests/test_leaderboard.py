@@ -19,9 +19,10 @@ PRIMARY = {"metric": "feature", "better": "lower"}
 def keep(tmp_path):
     """Keeps a run of a strategy: a distance for each cost, with and without log sizes, which make it a tenth of that."""
 
-    def build(name, costs=(0.65, 0.95), far=1.0, primary=PRIMARY, shares=True):
+    def build(name, costs=(0.65, 0.95), far=1.0, shares=True, steps=1):
         folder, rows, known = RunFolder(tmp_path / "runs" / name), [], {"base": {"share": 1.0}}
-        study = a_study(strategy={"name": name, "ratio": 0.5}, prompts=[], metrics=["feature", "psnr"], primary=primary)
+        own = {"strategy": {"name": name, "ratio": 0.5}, "steps": steps}
+        study = a_study(prompts=[], metrics=["feature", "psnr"], primary=PRIMARY, **own)
         folder.write_config(study, ["run", "zoo", f"strategy.name={name}"])
         rows += [a_row(cell="base", role="base", strategy="base", prompt=f"p{i}") for i in range(PROMPTS)]
         for sized in (False, True):
@@ -71,6 +72,14 @@ def test_the_command_prints_the_board_or_pastes_it_into_a_page(keep, tmp_path, c
     assert printed.count("`retom`") == 2
     assert main(["leaderboard", str(tmp_path / "board"), "--into", str(page)]) == 0
     assert page.read_text() == f"before\n<!-- board board -->\n\n{printed}\n\n<!-- end -->\nafter\n"
+
+
+def test_a_run_that_measured_something_else_is_refused_in_one_line(keep, tmp_path, capsys):
+    keep("a")
+    keep("b", steps=2)
+    assert main(["leaderboard", str(tmp_path / "board")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "board/b: expected the steps of a, 1, got another" in line
 
 
 def test_what_is_no_board_is_refused_in_one_line(keep, tmp_path, capsys):

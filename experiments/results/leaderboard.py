@@ -5,12 +5,10 @@ curves over the ratio; each curve is read at fixed costs, as :mod:`.families` in
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import write_atomically
 from ..metrics import metrics
 from .families import Family, families
 from .inference import bootstrap
@@ -20,7 +18,9 @@ from .pairing import RATIO, per_prompt
 from .run import Run
 
 COSTS = (0.9, 0.8, 0.7)
-"""Of a denoising step, as shares of the base's; the board is sorted by the second, which most strategies reach."""
+"""Of a denoising step, as shares of the base's; the board is sorted by the second."""
+ALIKE = ("model", "prompts", "seeds", "steps", "guidance", "merging", "scheduler", "size", "dtype", "primary")
+"""What runs must have in common, by keys of a study, or they measure different things."""
 Interval = tuple[float, float, float]
 NOTHING: Interval = (math.nan, math.nan, math.nan)
 
@@ -50,11 +50,15 @@ def board(folder: Path) -> list[Entry]:
     """The curves of every kept run in a folder, the best first; those that do not cost so little or so much come last.
 
     Raises:
-        ValueError: no kept run, or one without costs or without a primary metric.
+        ValueError: no kept run, one without costs or a primary metric, or one that measured something else than the others.
     """
     runs = [Run.read(each) for each in sorted(folder.iterdir()) if is_kept(each)] if folder.is_dir() else []
     if not runs:
         raise ValueError(f"expected a folder of kept runs, one a strategy, got none in {folder}")
+    for run in runs[1:]:
+        if (other := next((key for key in ALIKE if run.study.get(key) != runs[0].study.get(key)), None)) is not None:
+            first = f"{runs[0].study.get(other)!r:.60}"
+            raise ValueError(f"{run.folder}: expected the {other} of {runs[0].name}, {first}, got another")
     entries = [entry for run in runs for entry in _entries(run)]
     sign = 1 if runs[0].primary is None or runs[0].primary.better == "lower" else -1
     return sorted(entries, key=lambda entry: [(math.isnan(value), sign * value) for value, _, _ in entry.at[1:] + entry.at[:1]])
@@ -93,19 +97,3 @@ def table(entries: Sequence[Entry]) -> str:
         cost = "{:.2f} to {:.2f}".format(*entry.cost)
         lines.append([f"`{entry.strategy}`", entry.setting, *values, psnr, cost, str(entry.n)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def paste(folder: Path, page: Path) -> Path:
-    """Write the table of a board between its markers in a page, ``<!-- board NAME -->`` and ``<!-- end -->``; returns the page.
-
-    Raises:
-        ValueError: the page has no such markers.
-    """
-    begin = f"<!-- board {folder.name} -->"
-    place = re.compile(rf"(?<={re.escape(begin)}\n).*?(?=<!-- end -->)", re.DOTALL)
-    old = page.read_text(encoding="utf-8")
-    new, count = place.subn(lambda _: f"\n{table(board(folder))}\n\n", old)
-    if not count:
-        raise ValueError(f"expected the lines {begin!r} and '<!-- end -->' in {page}, got none")
-    write_atomically(page, new.encode())
-    return page

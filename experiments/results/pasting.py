@@ -17,12 +17,21 @@ def paste_tables(folder: Path, text: Path) -> Path:
     tables, name = folder / "tables.md", folder.absolute().name
     if not tables.is_file():
         raise ValueError(f"expected a finished run in {folder}, got one without tables.md")
+    return paste(f"tables of {name}", tables.read_text(encoding="utf-8"), text)
+
+
+def paste(name: str, content: str, text: Path) -> Path:
+    """Replace everything between the lines ``<!-- NAME -->`` and ``<!-- end -->`` of a text; returns its path.
+
+    Raises:
+        ValueError: the text has no such lines.
+    """
     if not text.is_file():
         raise ValueError(f"expected a text file, got {text}")
-    begin, end = f"<!-- tables of {name} -->", "<!-- end -->"
+    begin, end = f"<!-- {name} -->", "<!-- end -->"
     place = re.compile(rf"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
     old = text.read_text(encoding="utf-8")
-    new, count = place.subn(lambda _: f"\n{tables.read_text(encoding='utf-8').strip()}\n\n", old)
+    new, count = place.subn(lambda _: f"\n{content.strip()}\n\n", old)
     if not count:
         raise ValueError(f"expected the lines {begin!r} and {end!r} in {text}, got none")
     write_atomically(text, new.encode())
