@@ -19,7 +19,6 @@ from mergekit_diff.experiments.models import devices
 from mergekit_diff.experiments.results.folder import RunFolder
 from mergekit_diff.experiments.run import distributed  # noqa: F401  before a fork, so that no child has to
 
-KILLS = 10
 JOBS = 2 * 2 * 3
 
 
@@ -34,6 +33,7 @@ def study(model, tmp_path_factory):
         "sweep": {"strategy": {"values": [{"name": "retom-paper"}, {"name": "random-dest"}]}},
         "metrics": ["psnr", "ssim"],
         "threads": 1,
+        "costs": False,
         "wandb": {"mode": "disabled"},
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(content))
@@ -73,10 +73,11 @@ def assert_same(folder, whole):
         assert (folder.path / row["image"]).read_bytes() == (whole.path / row["image"]).read_bytes()
 
 
-def test_a_run_killed_at_random_moments_has_one_row_a_job_and_the_same_pictures(study, undisturbed):
+@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.nightly)])
+def test_a_run_killed_at_random_moments_has_one_row_a_job_and_the_same_pictures(kills, study, undisturbed):
     whole, seconds = undisturbed
-    folder, draw = RunFolder(study.parent / "killed"), random.Random(0)
-    for _ in range(KILLS):
+    folder, draw = RunFolder(study.parent / f"killed{kills}"), random.Random(kills)
+    for _ in range(kills):
         child = start_child(study, folder.path)
         time.sleep(draw.uniform(0.1, 0.7) * seconds)
         os.kill(child.pid, signal.SIGKILL)
@@ -88,19 +89,19 @@ def test_a_run_killed_at_random_moments_has_one_row_a_job_and_the_same_pictures(
     assert_same(folder, whole)
 
 
-def torchrun(study, out, **environment):
+def torchrun(study, out, *settings, **environment):
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words += ["-m", "mergekit_diff.experiments.cli", "run", str(study), f"out={out}"]
+    words += ["-m", "mergekit_diff.experiments.cli", "run", str(study), f"out={out}", *settings]
     return subprocess.Popen([sys.executable, *words], text=True, stderr=subprocess.PIPE, env=os.environ | environment)
 
 
 def test_two_processes_give_the_rows_of_one(study, undisturbed):
     folder = RunFolder(study.parent / "two")
-    process = torchrun(study, folder.path)
+    process = torchrun(study, folder.path, "costs=true")  # measured by one process while the other waits
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert sorted(file.name for file in (folder.path / "results").iterdir()) == ["rank0.jsonl", "rank1.jsonl"]
-    assert len(rows(folder)) == JOBS
+    assert len(rows(folder)) == JOBS and (folder.path / "costs.json").exists()
     assert_same(folder, undisturbed[0])
 
 
@@ -113,7 +114,7 @@ def test_a_finished_run_ends_at_once_on_two_processes_too(study, undisturbed):
     assert rows(folder) == before
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.nightly), 1])
 def test_a_run_goes_on_where_only_one_process_has_something_left(rank, study, undisturbed):
     whole, _ = undisturbed
     folder = RunFolder(study.parent / f"left{rank}")
@@ -150,7 +151,7 @@ def alive(group):
     return any(int(line.split()[0]) == group and "Z" not in line.split()[1] for line in listed.splitlines())
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.nightly), 1])
 def test_a_process_that_dies_is_exit_code_1_and_what_is_missing_is_named(rank, study, tmp_path):
     killer = tmp_path / "sitecustomize.py"
     killer.write_text(KILLER)

@@ -160,7 +160,7 @@ def test_strategy_of_another_distribution_is_found_by_its_entry_point_alone(inst
 
 
 def test_quickstart_of_two_prompts_runs_from_the_wheel(installed, tmp_path):
-    words = ('prompts=["a noto apple", "a flat cat"]', "steps=2", "threads=1", "speed=false", "out=runs/two")
+    words = ('prompts=["a noto apple", "a flat cat"]', "steps=2", "threads=1", "speed=false", "costs=false", "out=runs/two")
     done = run(installed / "mergekit-diff", "run", "quickstart", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     cells = yaml.safe_load((ROOT / "experiments/studies/quickstart.yaml").read_text())["sweep"]["strategy"]["values"]
