@@ -60,15 +60,16 @@ def title(bench: Bench) -> str:
     """What was measured, in one line."""
     if bench.what == "scaling":
         return f"Planning at the width of {bench.size}'s finest level, batch {bench.batch}, ratio {bench.ratio}"
-    height, width = bench.height_and_width()
-    part = {"layer": "attention layer", "block": "transformer block", "step": "U-Net step"}[bench.at]
-    return f"{bench.size}, one {part}, {height}x{width} pixels, batch {bench.batch}, ratio {bench.ratio}, random weights"
+    (height, width), frames = bench.height_and_width(), bench.num_frames()
+    part = {"layer": "attention layer", "block": f"{bench.kind or 'transformer'} block", "step": "denoising step"}[bench.at]
+    shape = f"{height}x{width} pixels" + (f", {frames} frames" if frames else "")
+    return f"{bench.size}, one {part}, {shape}, batch {bench.batch}, ratio {bench.ratio}, {bench.dtype}, random weights"
 
 
 def _variants(bench: Bench, entries: Entries) -> tuple[list[dict[str, Any]], Rounds]:
     timed = bench.what == "time"
     model = subject(bench, None if timed else "meta")
-    every = variants(bench, entries, model.sample.shape[2:])
+    every = variants(bench, entries, model.latents)
     times: Times | None = None
     with progress_bar("bench", len(every) + (turns(model, every, bench.rounds) if timed else 0)) as advance:
         counts = {}

@@ -13,6 +13,7 @@ from ..study.config import DTYPES
 from ..study.loading import override
 from ..study.schema import structured
 from .sizes import find_size
+from .transformer_sizes import Transformer
 
 WHAT = ("time", "flops", "scaling")
 AT = ("layer", "block", "step")
@@ -28,15 +29,19 @@ class Bench:
 
     Args:
         what: "time"; "flops", which computes nothing and takes seconds for any size; "scaling", plans for 1,024 to 65,536 tokens.
-        size: "sd15", "sd21", "sdxl", "emoji" or a pipeline folder, of which only the shape is read; weights are random.
+        size: "sd15", "sd21", "sdxl"; "sd3", "flux", "qwen-image", "wan-1.3b", "wan-14b", "ltx", "cogvideox"; "emoji" or a
+            pipeline folder with a U-Net. Only the shape is read; weights are random.
         pixels: a side of the image, or [height, width]; None is the size that the model was trained for.
+        frames: of a video; None is 81.
         batch: rows per call; 2 is one image with guidance.
         ratio: of the floor, and of every strategy whose default ratio is a constant.
         strategies: names, or mappings with ``name``; None is every registered one.
         refresh: how many steps share a plan; each strategy has a row for each.
-        at: one attention "layer" or one "block", both of the finest level, or a whole U-Net "step".
+        at: one attention "layer" or one "block", both of the finest level of a U-Net, or a whole "step". The "block" of a
+            transformer is one of each kind, with all that is around the blocks.
+        kind: the only kind of block of a transformer that has several, such as "single" of Flux.
         levels: merge on this many of the finest levels of a step.
-        roles: what merges in a block; None is every strategy's default.
+        roles: what merges in a block, or several such lists, which take turns; None is every strategy's default.
         gate: "auto" adds a row per strategy in which sites where merging does not pay are skipped, with the predicted gain.
         rounds: measurements of each variant.
         threads: of torch; None is torch's default.
@@ -48,13 +53,15 @@ class Bench:
     what: str = "time"
     size: str = "sd15"
     pixels: Any = None
+    frames: int | None = None
     batch: int = 2
     ratio: float = 0.5
     strategies: Any = None
     refresh: list[int] = field(default_factory=lambda: [1, 20])
     at: str = "block"
+    kind: str | None = None
     levels: int = 1
-    roles: list[str] | None = None
+    roles: Any = None
     gate: str = "none"
     rounds: int = 7
     threads: int | None = None
@@ -67,6 +74,19 @@ class Bench:
         pixels = find_size(self.size).pixels if self.pixels is None else self.pixels
         height, width = (pixels, pixels) if isinstance(pixels, int) else pixels
         return height, width
+
+    def num_frames(self) -> int | None:
+        """``frames``, or how many the size has; None for images."""
+        return self.frames or find_size(self.size).frames
+
+    def grid_axes(self) -> int:
+        """How many axes the grids of tokens have: 3 for videos."""
+        return 2 if self.num_frames() is None else 3
+
+    def role_sets(self) -> list[tuple[str, ...]]:
+        """What merges together, set by set; none if every strategy's default does."""
+        roles = self.roles or []
+        return [tuple(each) for each in roles] if roles and not isinstance(roles[0], str) else [tuple(roles)] * bool(roles)
 
 
 def load_bench(words: Iterable[str] = ()) -> Bench:
@@ -111,6 +131,7 @@ def check(bench: Bench) -> Bench:
         )
     _check_roles(bench)
     _check_pixels(bench)
+    _check_transformer(bench)
     return bench
 
 
@@ -129,9 +150,14 @@ def check_outputs(table: Path | None, plot: Path | None) -> None:
 
 def _check_roles(bench: Bench) -> None:
     inside = {"layer": ROLES[:2]}.get(bench.at, ROLES)
-    for role in bench.roles or ():
-        one_of(role, inside, f"role at={bench.at}")
-    Options(roles=bench.roles)
+    if bench.roles is not None and not (isinstance(bench.roles, list) and bench.roles):
+        raise ValueError(f"roles: expected at least one role, or lists of them, got {bench.roles!r}")
+    if len({isinstance(role, list) for role in bench.roles or ()}) > 1:
+        raise ValueError(f"roles: expected roles, or lists of roles, got {bench.roles}")
+    for roles in bench.role_sets():
+        for role in roles:
+            one_of(role, inside, f"role at={bench.at}")
+        Options(roles=roles)
     if bench.at != "step" and bench.levels != 1:
         raise ValueError(
             f"levels: expected 1 for at={bench.at}, which is of the finest level, got {bench.levels}; more need at=step"
@@ -145,3 +171,16 @@ def _check_pixels(bench: Bench) -> None:
         raise ValueError(
             f"pixels: expected a multiple of {size.factor} for {bench.size}, or [height, width] of them, got {pixels!r}"
         )
+
+
+def _check_transformer(bench: Bench) -> None:
+    size = find_size(bench.size)
+    kinds, frames = tuple(size.kinds) if isinstance(size, Transformer) else (), size.frames
+    if bench.at == "layer" and kinds:
+        raise ValueError(f"at: expected block or step for {bench.size}, got layer")
+    if bench.kind is not None and (bench.at != "block" or bench.kind not in kinds):
+        raise ValueError(f"kind: expected {' or '.join(['None', *kinds])} for {bench.size} at={bench.at}, got {bench.kind}")
+    if bench.frames is not None and frames is None:
+        raise ValueError(f"frames: expected none for {bench.size}, which makes images, got {bench.frames}")
+    if bench.frames is not None and isinstance(size, Transformer) and (bench.frames < 1 or (bench.frames - 1) % size.per_frame):
+        raise ValueError(f"frames: expected 1 more than a multiple of {size.per_frame} for {bench.size}, got {bench.frames}")

@@ -70,7 +70,7 @@ def block_times(
     block = subject(bench, device)
     different = {repr(way): way for way in ways.values()}
     entries = {key: (way.strategy, way.roles) for key, way in different.items()}
-    others = [one for one in variants(bench, entries, block.sample.shape[2:]) if one.name not in entries]
+    others = [one for one in variants(bench, entries, block.latents) if one.name not in entries]
     every = [*(others if peers else others[:1]), *(Variant(key, _merging(way)) for key, way in different.items())]
     times = {
         name: moments["fresh"][1:] for name, moments in take_turns(block, every, 1 + rounds, all_roles(bench, entries)).items()

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mergekit_diff.hooks import SiteHooks
+from mergekit_diff.layouts import Layouts
 from mergekit_diff.plan import Plan
-from mergekit_diff.sites import find_sites
+from mergekit_diff.rows import inside
+from mergekit_diff.sites import Site, find_sites
 
 Move = Callable[[Tensor], Tensor]
 TOMESD = "tomesd package"
@@ -29,6 +31,7 @@ class Moves:
         num_groups: M.
         merge: (B, N, C) to (B, M, C).
         unmerge: (B, M, C) to (B, N, C).
+        rows: what ``select`` does; None if it is not offered.
     """
 
     num_tokens: int
@@ -36,9 +39,13 @@ class Moves:
     merge: Move
     unmerge: Move
 
+    rows: Move | None = None
+
     def select(self, x: Tensor, /) -> Tensor:
-        """Not offered: U-Nets have no positions to select."""
-        raise NotImplementedError("peers are measured in U-Nets, whose hooks select nothing")
+        """The rows that stay, such as positions: (B, N, C) to (B, M, C)."""
+        if self.rows is None:
+            raise NotImplementedError("packages are measured in U-Nets, whose hooks select nothing")
+        return self.rows(x)
 
     @property
     def sizes(self) -> Tensor:
@@ -50,21 +57,33 @@ Choose = Callable[[Tensor], Moves]
 
 
 @contextmanager
-def hooked(model: nn.Module, roles: Sequence[str], levels: int, choose: Choose) -> Iterator[Callable[[], tuple[int, int]]]:
-    """Merge by functions, without a session; yields a function that returns tokens before and after, over all sites and roles."""
-    counted: list[tuple[int, int]] = []
+def hooked(
+    model: nn.Module, roles: Sequence[str], levels: int, choose: Choose, keep: bool = False
+) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Merge by functions, without a session; yields a function that returns tokens before and after, over all sites and roles.
+
+    Args:
+        model: as in ``merging``.
+        roles: as in ``merging``.
+        levels: as in ``merging``.
+        choose: makes the functions of a site from its (B, N, C) tokens.
+        keep: whether a site's functions of the first call serve all later calls too.
+    """
+    sites = [site for site in find_sites(model) if site.level < levels]
+    layouts, counted, kept = Layouts(sites), list[tuple[int, int]](), dict[str, Moves]()
     shared, own = any(role != "key_value" for role in roles), "key_value" in roles
 
-    def plans(x: Tensor, merged: int) -> tuple[Plan | None, Plan | None]:
-        moves = choose(x)
+    def plans(x: Tensor, site: Site) -> tuple[Plan | None, Plan | None]:
+        moves = kept.get(site.name) or choose(inside(x, layouts.of(site, x)))
+        if keep:
+            kept[site.name] = moves
+        merged = sum(site.offers(role) for role in roles)
         counted.append((merged * moves.num_tokens, merged * moves.num_groups))
         return moves if shared else None, moves if own else None
 
-    handles: list[RemovableHandle] = []
-    for site in find_sites(model):
-        merged = sum(role in site.roles or role == "key_value" for role in roles)
-        if site.level < levels:
-            handles += SiteHooks(site, tuple(roles), partial(plans, merged=merged)).attach()
+    handles: list[RemovableHandle] = layouts.attach([])
+    for site in sites:
+        handles += SiteHooks(site, tuple(roles), partial(plans, site=site), partial(layouts.of, site)).attach()
     try:
         yield lambda: (sum(before for before, _ in counted), sum(after for _, after in counted))
     finally:
@@ -82,7 +101,11 @@ def floor(ratio: float) -> Choose:
     def choose(x: Tensor) -> Moves:
         tokens = x.shape[1]
         kept = tokens - int(tokens * ratio)
-        return Moves(tokens, kept, lambda x: x[:, :kept], lambda y: nn.functional.pad(y, (0, 0, 0, tokens - kept)))
+
+        def first(x: Tensor) -> Tensor:
+            return x[:, :kept]
+
+        return Moves(tokens, kept, first, lambda y: nn.functional.pad(y, (0, 0, 0, tokens - kept)), first)
 
     return choose
 

@@ -1,4 +1,4 @@
-"""The shapes of U-Nets, as published and as pipeline folders have them. No weights are read."""
+"""Shapes by name: those of U-Nets, as published and as pipeline folders have them. No weights are read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from mergekit_diff.registry import one_of
 
 from ..models import MODELS
 from ..reading import read_json
+from .transformer_sizes import TRANSFORMERS, Transformer
 
 _SD: dict[str, Any] = {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2}
 _XL: dict[str, Any] = {
@@ -42,11 +43,13 @@ class Size:
         unet: its configuration.
         factor: pixels per latent, along a side.
         words: text tokens.
+        frames: none; it makes images.
     """
 
     unet: Mapping[str, Any]
     factor: int = 8
     words: int = 77
+    frames: None = None
 
     @property
     def pixels(self) -> int | list[int]:
@@ -55,17 +58,19 @@ class Size:
         return side * self.factor if isinstance(side, int) else [one * self.factor for one in side]
 
 
-def find_size(name: str) -> Size:
-    """A size by name, or that of a pipeline folder.
+def find_size(name: str) -> Size | Transformer:
+    """A size by name, or that of a pipeline folder with a U-Net.
 
     Raises:
         ValueError: no such size, or the folder has no U-Net; the message is one line.
     """
     if name in UNETS:
         return Size(UNETS[name])
+    if name in TRANSFORMERS:
+        return TRANSFORMERS[name]
     folder = MODELS[name].folder if name in MODELS else Path(name)
     if not folder.is_dir():
-        one_of(name, [*UNETS, *MODELS], "size (nor a pipeline folder)")
+        one_of(name, [*UNETS, *TRANSFORMERS, *MODELS], "size (nor a pipeline folder)")
     unet = _read(folder / "unet" / "config.json")
     kind = unet.get("_class_name")
     if kind != "UNet2DConditionModel":

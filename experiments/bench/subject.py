@@ -1,11 +1,10 @@
-"""What is timed: a U-Net, one of its blocks or one attention layer, with random weights, and its inputs.
+"""What is timed, with random weights: a U-Net, one of its blocks or attention layers, or a transformer; and its inputs.
 
-A block is called like a U-Net, with latents, timestep and text, so that sessions merge in it as they do in a U-Net.
+A U-Net's block is called like a U-Net, with latents, timestep and text, so that sessions merge in it as they do in a U-Net.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,30 +16,12 @@ from mergekit_diff.sites import Site, find_sites, register_family
 
 from ..models import resolve_device
 from .config import Bench
+from .filling import Subject, randomly
 from .sizes import Size, find_size
+from .transformer_sizes import Transformer
+from .transformer_subject import transformer_subject
 
-TIMESTEP = 500.0  # halfway, where a linear schedule of the ratio is at its mean
 SUBMODULES = {"self_attention": "attn1", "cross_attention": "attn2", "feed_forward": "ff"}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model and its inputs.
-
-    Args:
-        model: a U-Net or a :class:`OneBlock`.
-        sample: (B, C, h, w).
-        others: further arguments of every call.
-    """
-
-    model: nn.Module
-    sample: Tensor
-    others: Mapping[str, Any]
-
-    @torch.no_grad()
-    def call(self, timestep: float = TIMESTEP) -> None:
-        """One denoising step."""
-        self.model(self.sample, timestep, **self.others)
 
 
 class OneBlock(nn.Module):
@@ -89,6 +70,8 @@ def subject(bench: Bench, device: str | None = None) -> Subject:
         device: another device; "meta" holds no data and computes nothing but shapes.
     """
     size, dtype, place = find_size(bench.size), getattr(torch, bench.dtype), device or resolve_device(bench.device)
+    if isinstance(size, Transformer):
+        return transformer_subject(size, bench, place)
     with torch.device("meta"):
         whole = _unet(size, bench)
     if bench.at == "step":
@@ -145,12 +128,6 @@ def _filled(empty: Subject, device: str, dtype: torch.dtype) -> Subject:
             reset = getattr(module, "reset_parameters", None)
             if reset is not None:
                 reset()
-        others = {key: _random(value, device, dtype) for key, value in empty.others.items()}
-        sample = _random(empty.sample, device, dtype)
-    return Subject(nn.Module.to(model, dtype), sample, others)  # diffusers' own 'to' warns about every cast
-
-
-def _random(value: Any, device: str, dtype: torch.dtype) -> Any:  # noqa: ANN401
-    if isinstance(value, Mapping):
-        return {key: _random(one, device, dtype) for key, one in value.items()}
-    return torch.empty_like(value, device=device, dtype=dtype).normal_()
+        others, sample = randomly(empty.others, device, dtype), randomly(empty.sample, device, dtype)
+    latents = sample.shape[2], sample.shape[3]
+    return Subject(nn.Module.to(model, dtype), sample, others, latents)  # diffusers' own 'to' warns about every cast

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.utils.benchmark.utils.timer import timer  # waits for the device
 
+from .filling import TIMESTEP, Subject
 from .instruments import Operations, Parts
 from .memory import peak_bytes
-from .subject import TIMESTEP, Subject
 from .variants import Variant
 
 Seconds = dict[str, float]

@@ -16,6 +16,7 @@ from ..study.rehearsal import planning_for, rehearse
 from .config import Bench
 from .peers import TOMESD, floor, has_tomesd, hooked, tomesd
 
+TOY_GRIDS = {2: (8, 8), 3: (4, 4, 4)}
 BASE, FLOOR, GATED = "base", "floor", "gated"
 Entries = Mapping[str, tuple[MergeStrategy, tuple[str, ...]]]
 """Strategies and the roles that they merge in, by the name of their rows."""
@@ -46,34 +47,36 @@ def named_strategies(bench: Bench) -> Entries:
     Raises:
         ValueError: an unknown strategy or setting, one listed twice, or one that cannot plan; the message is one line.
     """
-    specs = planning_for(2) if bench.strategies is None else bench.strategies
+    axes = bench.grid_axes()
+    specs = planning_for(axes) if bench.strategies is None else bench.strategies
     if not isinstance(specs, list) or not specs:
         raise ValueError(f"strategies: expected a list of names or of mappings with 'name', got {bench.strategies!r}")
     entries: dict[str, tuple[MergeStrategy, tuple[str, ...]]] = {}
     for spec in specs:
         strategy = _strategy({"name": spec} if isinstance(spec, str) else spec, bench.ratio)
-        roles, name = tuple(bench.roles or strategy.defaults().roles), _label(spec)
-        rehearse(strategy, list(roles))
-        if name in entries:
-            raise ValueError(f"strategies: {name!r} is listed twice")
-        entries[name] = (strategy, roles)
+        for roles in bench.role_sets() or [tuple(strategy.defaults().roles)]:
+            rehearse(strategy, list(roles), TOY_GRIDS[axes])
+            name = _label(spec) if len(bench.role_sets()) < 2 else f"{_label(spec)} in {' and '.join(roles)}"
+            if name in entries:
+                raise ValueError(f"strategies: {name!r} is listed twice")
+            entries[name] = (strategy, roles)
     return entries
 
 
-def variants(bench: Bench, entries: Entries, latents: Sequence[int]) -> list[Variant]:
+def variants(bench: Bench, entries: Entries, latents: Sequence[int] | None) -> list[Variant]:
     """Base, floors, installed packages and strategies.
 
     Args:
         bench: the measurement.
         entries: the strategies.
-        latents: height and width of the model's input.
+        latents: height and width of a U-Net's input; None for other models, which no package knows.
     """
-    own = _own(bench)
+    own, keeps = _own(bench), max(bench.refresh) > 1
     every = [Variant(BASE, lambda _: nullcontext(lambda: (0, 0)))]
     every += [_floor(bench, roles) for roles in dict.fromkeys([own, *(roles for _, roles in entries.values())])]
-    if has_tomesd() and "key_value" not in own:
+    if has_tomesd() and "key_value" not in own and latents is not None:
         choose = tomesd(bench.ratio, latents)
-        every.append(Variant(TOMESD, lambda model: hooked(model, own, bench.levels, choose), floor=FLOOR))
+        every.append(Variant(TOMESD, lambda model: hooked(model, own, bench.levels, choose, keeps), keeps, floor=FLOOR))
     for name, entry in entries.items():
         every += [_ours(bench, name, *entry), *[_gated(bench, f"{name} {GATED}", *entry)] * (bench.gate == "auto")]
     return every
@@ -100,7 +103,7 @@ def _label(spec: Any) -> str:  # noqa: ANN401
 
 def _own(bench: Bench) -> tuple[str, ...]:
     """The roles of variants that have no defaults of their own."""
-    return tuple(bench.roles or ("self_attention",))
+    return (bench.role_sets() or [("self_attention",)])[0]
 
 
 def _floor_name(bench: Bench, roles: tuple[str, ...]) -> str:
@@ -116,7 +119,8 @@ def _ours(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, ..
     @contextmanager
     def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:
         # Two steps of one image: the first makes the plan, the second reuses it, unless a schedule has moved on.
-        with merging(model, strategy, roles=roles, refresh=2, levels=bench.levels) as session:
+        named = roles if bench.roles else None  # of default roles, those that the model does not offer are left out
+        with merging(model, strategy, roles=named, refresh=2, levels=bench.levels) as session:
             yield lambda: session.report().tokens
 
     return Variant(name, attach, keeps=max(bench.refresh) > 1, floor=_floor_name(bench, roles))
@@ -128,7 +132,8 @@ def _gated(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, .
     @contextmanager
     def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:
         steps, gate = (2, gates) if gates else (bench.refresh[0], "auto")  # the first run decides, for this many steps per plan
-        with merging(model, strategy, roles=roles, refresh=steps, levels=bench.levels, gate=gate) as session:
+        named = roles if bench.roles else None
+        with merging(model, strategy, roles=named, refresh=steps, levels=bench.levels, gate=gate) as session:
             yield lambda: session.report().tokens
             gates.update(session.gates())
 

@@ -1,5 +1,6 @@
 """Tries a strategy and its merging options on a toy layer, so that mistakes are found before a model is loaded."""
 
+import math
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -30,7 +31,7 @@ def rehearse(strategy: MergeStrategy, roles: list[str], grid: tuple[int, ...] = 
     Raises:
         ValueError: the strategy cannot plan, with its own message, or what it returns is no plan.
     """
-    tokens = grid[0] * grid[1]
+    tokens = math.prod(grid)
     x = torch.linspace(-1, 1, tokens * 4).view(1, tokens, 4)
     for depth, stage in enumerate(("down", "mid", "up")):
         ctx = toy_context(grid, roles[0], stage=stage, depth=depth, num_sites=3)
