@@ -20,6 +20,7 @@ from mergekit_diff.experiments.bench import (
     peers,
     results,
     scaling,
+    speed_goals,
     speed_table,
     timing,
     variants,
@@ -30,6 +31,7 @@ from mergekit_diff.experiments.bench.overhead import Way, block_times
 from mergekit_diff.experiments.bench.sizes import UNETS, find_size
 from mergekit_diff.experiments.bench.subject import Subject, subject
 from mergekit_diff.experiments.results.summary import read_csv, write_csv
+from mergekit_diff.experiments.results.tables import DASH
 from mergekit_diff.experiments.study.rehearsal import planning_for
 from mergekit_diff.sites import find_sites
 
@@ -168,6 +170,31 @@ def test_the_package_in_our_hooks_computes_what_its_own_patch_computes(latents, 
         ours = output()
     assert torch.equal(ours, patched)
     assert not torch.equal(ours, output())
+
+
+@pytest.mark.skipif(not peers.has_tomesd(), reason="the package tomesd is not installed")
+def test_the_package_keeps_its_plan_for_as_many_steps_as_strategies_do(monkeypatch, small):
+    chosen = []
+    monkeypatch.setattr(variants, "tomesd", lambda *given: lambda x: chosen.append(1) or peers.tomesd(*given)(x))
+    on, _, every = run_variants(small)
+    counts = {name: timing.count(on, variant) for name, variant in every.items()}
+    assert chosen == [1]
+    rows = results.rows_of(list(every.values()), small.refresh, counts, None)
+    lines = [(row["variant"], row["refresh"]) for row in rows if row["variant"] in (peers.TOMESD, "retom")]
+    assert lines == [(name, steps) for name in (peers.TOMESD, "retom") for steps in (1, 20)]
+
+
+def test_kept_plans_are_compared_with_kept_plans():
+    parts = ("wall", "cpu", *timing.PARTS)
+    times = {"base": {"fresh": [dict.fromkeys(parts, 8.0)] * 6}}
+    for name, fresh, kept in (("floor", 1.0, None), (peers.TOMESD, 4.0, 2.0), ("retom", 3.0, 1.0)):
+        times[name] = {"fresh": [dict.fromkeys(parts, fresh)] * 6}
+        times[name] |= {} if kept is None else {"kept": [dict.fromkeys(parts, kept)] * 6}
+    every = [variants.Variant(name, None, name not in ("base", "floor"), "floor" if name != "base" else None) for name in times]
+    counts = {name: timing.Counts({"fresh": 4, "kept": 4}, 8, (2, 1)) for name in times}
+    rows = {(row["variant"], row["refresh"]): row for row in results.rows_of(every, [1, 2], counts, times)}
+    assert rows["retom", 1]["wall_ratio"][peers.TOMESD][0] == pytest.approx(3 / 4)
+    assert rows["retom", 2]["wall_ratio"][peers.TOMESD][0] == pytest.approx(2 / 3)
 
 
 def test_every_variant_leaves_the_model_as_it_was(count_hooks, small):
@@ -409,6 +436,15 @@ def test_the_speed_table_of_the_docs_follows_from_the_records():
     records = Path(experiments.__path__[0]) / "findings" / "speed"
     speed = (Path(__file__).parent.parent / "docs" / "speed.md").read_text()
     assert speed_table.table(records).strip() in speed
+
+
+def test_a_goal_whose_record_lacks_a_kept_plan_is_not_measured():
+    seconds = {"fresh": [dict.fromkeys(("wall", "cpu", *timing.PARTS), 1.0)] * 6}
+    record = {"bench": {"rounds": 6}, "rows": [], "rounds": {name: seconds for name in ("floor", "retom-paper", peers.TOMESD)}}
+    lines = {goal.measure: goal.line(record) for goal in speed_goals.goals() if goal.record == "layer"}
+    every, kept = (lines[f"attention layer, plan every {steps}: retom-paper / tomesd package"] for steps in ("step", "20 steps"))
+    assert every[1:5] == ["1.000 [1.000, 1.000]", "≤ 0.78", "no", "6"]
+    assert kept[1:5] == ["not measured", "≤ 1.00", DASH, DASH]
 
 
 def test_a_missing_record_is_named_with_what_makes_it(tmp_path):

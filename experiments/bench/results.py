@@ -67,9 +67,7 @@ def series(times: Times, name: str, steps: int | None) -> Series:
 def _lines(variants: Sequence[Variant], refresh: Sequence[int]) -> list[tuple[Variant, int | None]]:
     lines: list[tuple[Variant, int | None]] = []
     for variant in variants:
-        if variant.name == TOMESD:
-            lines.append((variant, 1))
-        elif variant.floor in (None, variant.name):
+        if variant.floor in (None, variant.name):
             lines.append((variant, None))
         else:
             lines += [(variant, steps) for steps in refresh]
@@ -104,7 +102,7 @@ def _timed(variant: Variant, steps: int | None, times: Times) -> dict[str, Any]:
     row: dict[str, Any] = {f"{key}_ms": 1000 * float(np.median(own[key])) for key in ("wall", "cpu", *PARTS)}
     against = [name for name in dict.fromkeys([BASE, variant.floor, TOMESD]) if name in times]
     for key in ("wall", "cpu"):
-        row[f"{key}_ratio"] = {name: paired(own[key], series(times, name, 1)[key]) for name in against}
+        row[f"{key}_ratio"] = {name: paired(own[key], series(times, name, steps or 1)[key]) for name in against}
     row["gain_ms"] = 1000 * float(np.median(series(times, BASE, 1)["wall"] - own["wall"]))
     row["speedup"] = 1 / row["wall_ratio"][BASE][0]
     base, floor = (series(times, name, 1)["wall"] for name in (BASE, variant.floor or BASE))
