@@ -22,6 +22,7 @@ from mergekit_diff.experiments.bench import (
     scaling,
     speed_goals,
     speed_table,
+    tables,
     timing,
     variants,
 )
@@ -303,18 +304,37 @@ def test_the_exponent_of_a_power_law_is_its_power(power):
 
 def test_grids_of_the_curves_hold_their_tokens_and_are_nearly_square():
     for tokens in scaling.SIZES:
-        height, width = scaling.grid_of(tokens)
-        assert height * width == tokens and width in (height, 2 * height)
+        for axes in (2, 3):
+            grid = scaling.grid_of(tokens, axes)
+            assert math.prod(grid) == tokens and len(grid) == axes and max(grid) <= 2 * min(grid)
 
 
 def test_a_curve_ends_where_the_next_plan_would_be_too_large(small):
-    assert scaling.next_peak([10, 40]) == 160
-    bench = replace(small, batch=1, limit=0.002, strategies=["retom", "tomesd"])
+    assert scaling.expected([10, 40]) == 160
+    bench = replace(small, what="scaling", batch=1, limit=0.002, strategies=["retom", "tomesd"])
     found = scaling.scaling(bench, variants.named_strategies(bench), [256, 512, 1024, 2048])
     curves = {curve.name: curve for curve in found}
     assert list(curves["retom"].peak_bytes) == [256, 512, 1024, 2048]
     assert list(curves["tomesd"].peak_bytes)[-1] < 2048
     assert curves["tomesd"].row()["memory_exponent"] > curves["retom"].row()["memory_exponent"]
+    memory = tables.scaling_tables([curve.row() for curve in found], bench)[1][1]
+    cells = {row[0]: row[1:-1] for row in memory[1:]}
+    assert cells["tomesd"].count("> 0.002 GiB") == 1
+    assert not {"> 0.002 GiB", DASH} & set(cells["retom"])
+
+
+def test_a_curve_ends_where_the_next_plan_would_take_too_long():
+    row = {"plan_ms": [10.0, 40.0], "peak_bytes": [1, 1]}
+    assert scaling.ended_by(row, Bench(patience=0.15)) == "> 0.15 s"
+    assert scaling.ended_by(row, Bench(patience=0.17)) is None
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_every_strategy_plans_on_grids_of_its_axes(axes):
+    bench = check(Bench(what="scaling", size="emoji", batch=1, axes=axes, rounds=6, threads=1))
+    found = scaling.scaling(bench, variants.named_strategies(bench), [1024])
+    assert {curve.name for curve in found} - {peers.TOMESD} == set(planning_for(axes))
+    assert all(list(curve.peak_bytes) == [1024] and len(curve.seconds[1024]) == 6 for curve in found)
 
 
 @pytest.mark.parametrize("what", ["time", "flops", "scaling"])
@@ -369,6 +389,9 @@ BAD = {
     "device": ("device=tpu", "cpu"),
     "dtype": ("dtype=float8", "float"),
     "limit": ("limit=0", "limit"),
+    "patience": ("patience=0", "patience"),
+    "axes without curves": ("axes=3", "what=scaling"),
+    "four axes": ("axes=4", "axes"),
     "no equals sign": ("rounds", "key=value"),
     "strategy": ("strategies=[retmo]", "retom"),
     "setting": ("strategies=[{name: retom, windw: 3}]", "window"),

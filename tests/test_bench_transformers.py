@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mergekit_diff.experiments.bench import load_bench, timing, transformer_subject, variants
+from mergekit_diff.experiments.bench import load_bench, scaling, timing, transformer_subject, variants
 from mergekit_diff.experiments.bench.config import Bench, check
 from mergekit_diff.experiments.bench.subject import subject
 from mergekit_diff.experiments.bench.transformer_sizes import TRANSFORMERS
@@ -120,6 +120,13 @@ def test_merging_half_of_flux_in_its_blocks_saves_about_half_of_them_and_in_atte
         counted[kind] = {name: round(1 - flops / base, 3) for name, flops in counts.items()}
     assert counted["double"] == pytest.approx({"floor": 0.26, "floor of block": 0.49}, abs=0.015)
     assert counted["single"] == pytest.approx({"floor": 0.23, "floor of block": 0.49}, abs=0.015)
+
+
+def test_plans_of_a_transformer_are_measured_at_its_width():
+    assert {name: scaling._width(Bench(size=name)) for name in ("flux", "wan-1.3b", "sd15")} == WIDTHS
+
+
+WIDTHS = {"flux": 3072, "wan-1.3b": 1536, "sd15": 320}
 
 
 def test_a_package_that_knows_no_transformers_is_not_measured_on_one(tiny):

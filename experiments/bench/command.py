@@ -59,7 +59,7 @@ def run_bench(bench: Bench, table: Path | None = None, plot: Path | None = None)
 def title(bench: Bench) -> str:
     """What was measured, in one line."""
     if bench.what == "scaling":
-        return f"Planning at the width of {bench.size}'s finest level, batch {bench.batch}, ratio {bench.ratio}"
+        return f"Planning on grids of {bench.grid_axes()} axes, {bench.size}'s width, batch {bench.batch}, ratio {bench.ratio}"
     (height, width), frames = bench.height_and_width(), bench.num_frames()
     part = {"layer": "attention layer", "block": f"{bench.kind or 'transformer'} block", "step": "denoising step"}[bench.at]
     shape = f"{height}x{width} pixels" + (f", {frames} frames" if frames else "")
@@ -89,7 +89,7 @@ def _curves(bench: Bench, entries: Entries) -> tuple[list[dict[str, Any]], Round
 
 def _show(bench: Bench, rows: list[dict[str, Any]]) -> None:
     if bench.what == "scaling":
-        for name, table in tables.scaling_tables(rows, scaling.SIZES):
+        for name, table in tables.scaling_tables(rows, bench):
             show_table(f"{name}. {title(bench)}", table)
     elif bench.what == "flops":
         show_table(title(bench), tables.flops_table(rows))

@@ -28,7 +28,8 @@ class Bench:
     """One measurement. The default takes less than two minutes on two cores.
 
     Args:
-        what: "time"; "flops", which computes nothing and takes seconds for any size; "scaling", plans for 1,024 to 65,536 tokens.
+        what: "time"; "flops", which computes nothing and takes seconds for any size; "scaling", plans for 1,024 to
+            131,072 tokens.
         size: "sd15", "sd21", "sdxl"; "sd3", "flux", "qwen-image", "wan-1.3b", "wan-14b", "ltx", "cogvideox"; "emoji" or a
             pipeline folder with a U-Net. Only the shape is read; weights are random.
         pixels: a side of the image, or [height, width]; None is the size that the model was trained for.
@@ -47,7 +48,9 @@ class Bench:
         threads: of torch; None is torch's default.
         device: "auto", which takes CUDA if there is one, "cpu" or "cuda".
         dtype: "float32", "float16" or "bfloat16".
+        axes: of the grids in "scaling": 2 or 3; None is 3 for the sizes of videos, else 2.
         limit: GiB that a plan may take in "scaling"; where one would take more, its curve ends.
+        patience: the same in seconds.
     """
 
     what: str = "time"
@@ -67,7 +70,9 @@ class Bench:
     threads: int | None = None
     device: str = "auto"
     dtype: str = "float32"
+    axes: int | None = None
     limit: float = 1.0
+    patience: float = 60.0
 
     def height_and_width(self) -> tuple[int, int]:
         """``pixels`` of both sides."""
@@ -81,7 +86,7 @@ class Bench:
 
     def grid_axes(self) -> int:
         """How many axes the grids of tokens have: 3 for videos."""
-        return 2 if self.num_frames() is None else 3
+        return self.axes or (2 if self.num_frames() is None else 3)
 
     def role_sets(self) -> list[tuple[str, ...]]:
         """What merges together, set by set; none if every strategy's default does."""
@@ -118,8 +123,11 @@ def check(bench: Bench) -> Bench:
         raise ValueError(f"rounds: expected at least {ENOUGH_ROUNDS}, since fewer have no 95% interval, got {bench.rounds}")
     if not 0 < bench.ratio < 1:
         raise ValueError(f"ratio: expected a number between 0 and 1, got {bench.ratio}")
-    if bench.limit <= 0:
-        raise ValueError(f"limit: expected more than 0 GiB, got {bench.limit}")
+    for name, unit in (("limit", "GiB"), ("patience", "seconds")):
+        if not getattr(bench, name) > 0:
+            raise ValueError(f"{name}: expected more than 0 {unit}, got {getattr(bench, name)}")
+    if bench.axes is not None and (bench.axes not in (2, 3) or bench.what != "scaling"):
+        raise ValueError(f"axes: expected 2 or 3 with what=scaling, got {bench.axes} with what={bench.what}")
     if not bench.refresh:
         raise ValueError("refresh: expected at least one number of steps, such as refresh=[1,20], got []")
     for steps in bench.refresh:

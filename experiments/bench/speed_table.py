@@ -1,4 +1,4 @@
-"""The table of the project's speed goals, computed from the records of ``mergekit-diff bench --json``.
+"""The tables of the project's speed, computed from the records of ``mergekit-diff bench --json``: goals, and planning by size.
 
 ``python -m mergekit_diff.experiments.bench.speed_table FOLDER TEXT`` pastes it between the markers of that folder in a text.
 """
@@ -10,7 +10,9 @@ from pathlib import Path
 from ..files import write_atomically
 from ..results.pasting import paste_tables
 from ..results.tables import markdown
+from .config import Bench
 from .speed_goals import ROUNDS, Record, goals
+from .tables import scaling_tables
 
 TITLE = (
     "Speed, each line from one interleaved run; medians, and their 95% interval where there are at least six rounds. An interval "
@@ -18,17 +20,30 @@ TITLE = (
 )
 
 
+PLANNING = ("scaling", "scaling-3d")
+"""Records of planning on grids of 2 and 3 axes; the second may be missing."""
+
+
 def table(folder: Path) -> str:
-    """The whole table, and the machines it was measured on.
+    """All tables, and the machines that they were measured on.
 
     Raises:
         ValueError: a record is missing.
     """
     records = {goal.record: _read(folder / f"{goal.record}.json") for goal in goals()}
     lines = [goal.line(records[goal.record]) for goal in goals()]
+    records |= {name: _read(path) for name in PLANNING if (path := folder / f"{name}.json").is_file()}
     machines = dict.fromkeys(_machine(record) for record in records.values())
+    planning = "".join(f"\n{text}" for name in PLANNING if name in records for text in _planning(name, records[name]))
     head = ["measure", "value", "goal", "met", "rounds", "record"]
-    return markdown(TITLE, [head, *lines]) + f"\nMachine: {'; '.join(machines)}.\n"
+    return markdown(TITLE, [head, *lines]) + planning + f"\nMachine: {'; '.join(machines)}.\n"
+
+
+def _planning(name: str, record: Record) -> list[str]:
+    bench = Bench(**record["bench"])
+    where = f"{bench.grid_axes()}-D grids, width of {bench.size}, batch {bench.batch}, ratio {bench.ratio}"
+    tables = scaling_tables(record["rows"], bench)
+    return [markdown(f"{title} by number of tokens, {where} (record `{name}`)", table) for title, table in tables]
 
 
 def _read(path: Path) -> Record:

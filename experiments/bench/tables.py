@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..results.tables import DASH
+from .config import Bench
 from .peers import TOMESD
+from .scaling import ended_by
 from .variants import BASE, FLOOR
 
 Row = dict[str, Any]
@@ -36,17 +38,21 @@ def flops_table(rows: Sequence[Row]) -> list[list[str]]:
     return [head, *[[*_name(row), _tokens(row), *_operations(row)] for row in rows]]
 
 
-def scaling_tables(rows: Sequence[Row], sizes: Sequence[int]) -> list[tuple[str, list[list[str]]]]:
-    """Titles and tables of planning time and memory by number of tokens, with the fitted exponent."""
-    titled = []
+def scaling_tables(rows: Sequence[Row], bench: Bench) -> list[tuple[str, list[list[str]]]]:
+    """Titles and tables of planning time and memory by number of tokens, with the fitted exponent.
+
+    Where a curve ended, the limit that the next plan would have exceeded stands in its place.
+    """
+    titled, sizes = [], sorted({tokens for row in rows for tokens in row["tokens"]})
     for title, key, unit in (("Planning time, ms", "plan", 1.0), ("Peak memory of a plan, MiB", "peak", 2.0**20)):
         values, fitted = ("plan_ms", "time_exponent") if key == "plan" else ("peak_bytes", "memory_exponent")
         head = ["strategy", *[f"{tokens:,}" for tokens in sizes], "grows as N^"]
         table = [head]
         for row in rows:
-            by_tokens = dict(zip(row["tokens"], row[values], strict=True))
-            by_size = [_number(by_tokens.get(tokens), 1, unit) for tokens in sizes]
-            table.append([row["variant"], *by_size, _number(row[fitted], 2)])
+            by_size = [_number(value, 1, unit) for value in row[values]]
+            ended = ended_by(row, bench) or DASH
+            missing = [ended, *[DASH] * len(sizes)][: len(sizes) - len(by_size)]
+            table.append([row["variant"], *by_size, *missing, _number(row[fitted], 2)])
         titled.append((title, table))
     return titled
 
