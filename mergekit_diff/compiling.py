@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from .ledger import Call, Place
 from .sites import Layout
 from .turn import Tokens
+from .windows import keep_constant
 
 MAX_GRAPHS = 64  # of one compiled session; torch's own limit is 8
 Visits = list[tuple[Place, Tokens]]
@@ -30,6 +31,7 @@ class Compiled:
     """
 
     def __init__(self, model: nn.Module, is_eager: Callable[[], bool], options: Mapping[str, Any]) -> None:
+        keep_constant()
         eager = model.forward
         compiled = torch.compile(eager, **{"fullgraph": True, "dynamic": False, **options})
 

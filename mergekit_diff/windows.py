@@ -66,7 +66,12 @@ def _lattice(ctx: LayerContext, schedule: WindowSchedule, times: int) -> tuple[t
     return ctx.grid, (*size[:apart], *(times * s for s in size[apart:])), offset
 
 
-@torch.compiler.assume_constant_result
+def keep_constant() -> None:
+    """Have ``torch.compile`` take windows as constants; to be called before compiling, since it imports the compiler."""
+    for function in (_tensors, _counts):
+        torch.compiler.assume_constant_result(function)
+
+
 def _tensors(*lattice_and_device: Any) -> tuple[tuple[Tensor, ...], Tensor]:  # noqa: ANN401
     """The partition as a constant to ``torch.compile``, which would otherwise trace every step of making it."""
     return _partition(*lattice_and_device)
@@ -89,8 +94,8 @@ def _partition(
     return tuple(g.to(device) for g in groups), back.to(device)
 
 
-@torch.compiler.assume_constant_result
 def _counts(*lattices: Any) -> tuple[int, ...]:  # noqa: ANN401
+    """Of :func:`windows_in_blocks`, a constant as well."""
     return _count(*lattices)
 
 
