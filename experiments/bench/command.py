@@ -12,7 +12,7 @@ from ..files import write_atomically
 from ..models import check_device, resolve_device, use_threads
 from ..provenance import git_commit, processor, versions
 from ..terminal import complain, progress_bar, say, show_table
-from . import scaling, tables
+from . import scaling, startup, tables
 from .config import Bench, check_outputs
 from .peers import has_tomesd
 from .results import rows_of
@@ -35,11 +35,14 @@ def run_bench(bench: Bench, table: Path | None = None, plot: Path | None = None)
         ValueError: the input is wrong; nothing was measured.
     """
     check_outputs(table, plot)
+    if plot is not None and bench.what == "startup":
+        raise ValueError(f"plot: expected none with what=startup, got {plot}")
     entries = named_strategies(bench)
     check_device(bench.device)
     use_threads(bench.threads)
     try:
-        rows, rounds = _curves(bench, entries) if bench.what == "scaling" else _variants(bench, entries)
+        measure = {"scaling": _curves, "startup": _small_costs}.get(bench.what, _variants)
+        rows, rounds = measure(bench, entries)
     except Exception as error:  # the input was right, so this is a failure of the measurement
         complain(f"error: {type(error).__name__}: {error}")
         return 1
@@ -60,6 +63,8 @@ def title(bench: Bench) -> str:
     """What was measured, in one line."""
     if bench.what == "scaling":
         return f"Planning on grids of {bench.grid_axes()} axes, {bench.size}'s width, batch {bench.batch}, ratio {bench.ratio}"
+    if bench.what == "startup":
+        return f"What merging costs besides merging, steps of {bench.size}, batch {bench.batch}"
     (height, width), frames = bench.height_and_width(), bench.num_frames()
     part = {"layer": "attention layer", "block": f"{bench.kind or 'transformer'} block", "step": "denoising step"}[bench.at]
     shape = f"{height}x{width} pixels" + (f", {frames} frames" if frames else "")
@@ -87,10 +92,17 @@ def _curves(bench: Bench, entries: Entries) -> tuple[list[dict[str, Any]], Round
     return [curve.row() for curve in curves], {curve.name: curve.seconds for curve in curves}
 
 
+def _small_costs(bench: Bench, entries: Entries) -> tuple[list[dict[str, Any]], Rounds]:
+    with progress_bar("small costs", 3) as advance:
+        return startup.startup(bench, advance)
+
+
 def _show(bench: Bench, rows: list[dict[str, Any]]) -> None:
     if bench.what == "scaling":
         for name, table in tables.scaling_tables(rows, bench):
             show_table(f"{name}. {title(bench)}", table)
+    elif bench.what == "startup":
+        show_table(f"{title(bench)}; medians of {bench.rounds} rounds", tables.startup_table(rows, bench))
     elif bench.what == "flops":
         show_table(title(bench), tables.flops_table(rows))
     else:
@@ -99,7 +111,7 @@ def _show(bench: Bench, rows: list[dict[str, Any]]) -> None:
         if bench.gate != "none":
             show_table("What the gate predicted, for a mean call", tables.gate_table(rows))
         say(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    if not has_tomesd():
+    if not has_tomesd() and bench.what != "startup":
         say("tomesd is not in the tables, since that package is not installed")
 
 

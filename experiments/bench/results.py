@@ -34,7 +34,16 @@ def rows_of(variants: Sequence[Variant], refresh: Sequence[int], counts: Mapping
 
 def paired(x: NDArray[np.float64], to: NDArray[np.float64]) -> Interval:
     """Median of the ratio of two variants, round by round, with its interval."""
-    return _interval(x / to)
+    return interval(x / to)
+
+
+def interval(values: NDArray[np.float64]) -> Interval:
+    """The median of one value a round, and the two of them that hold it with 95% probability, whatever their distribution."""
+    from scipy.stats import binom
+
+    outside = int(binom.ppf(0.025, len(values), 0.5))  # how many of the smallest, and of the largest
+    ordered = np.sort(values)
+    return [float(np.median(values)), *(float(ordered[i]) for i in (outside - 1, -outside) if outside)]
 
 
 def share_of_gain(base: NDArray[np.float64], x: NDArray[np.float64], floor: NDArray[np.float64]) -> Interval | None:
@@ -47,7 +56,7 @@ def share_of_gain(base: NDArray[np.float64], x: NDArray[np.float64], floor: NDAr
 
 def share_of(base: NDArray[np.float64], x: NDArray[np.float64], best: NDArray[np.float64]) -> Interval:
     """The share of one variant's saving that another one saves, (base - x) / (base - best), round by round, with its interval."""
-    return _interval((base - x) / (base - best))
+    return interval((base - x) / (base - best))
 
 
 def amortised(fresh: float | NDArray[np.float64], kept: float | NDArray[np.float64], steps: int) -> Any:  # noqa: ANN401
@@ -108,12 +117,3 @@ def _timed(variant: Variant, steps: int | None, times: Times) -> dict[str, Any]:
     base, floor = (series(times, name, 1)["wall"] for name in (BASE, variant.floor or BASE))
     row["share"] = share_of_gain(base, own["wall"], floor)
     return row
-
-
-def _interval(values: NDArray[np.float64]) -> Interval:
-    """The median of one value a round, and the two of them that hold it with 95% probability, whatever their distribution."""
-    from scipy.stats import binom
-
-    outside = int(binom.ppf(0.025, len(values), 0.5))  # how many of the smallest, and of the largest
-    ordered = np.sort(values)
-    return [float(np.median(values)), *(float(ordered[i]) for i in (outside - 1, -outside) if outside)]

@@ -7,6 +7,7 @@ from ..results.tables import DASH
 from .config import Bench
 from .peers import TOMESD
 from .scaling import ended_by
+from .speed_goals import Bar
 from .variants import BASE, FLOOR
 
 Row = dict[str, Any]
@@ -55,6 +56,16 @@ def scaling_tables(rows: Sequence[Row], bench: Bench) -> list[tuple[str, list[li
             table.append([row["variant"], *by_size, *missing, _number(row[fitted], 2)])
         titled.append((title, table))
     return titled
+
+
+def startup_table(rows: Sequence[Row], bench: Bench) -> list[list[str]]:
+    """Header and a row per small cost: value with its interval, limit, and how it is met."""
+    table = [["measure", "unit", "value [95%]", "limit", "met"]]
+    for row in rows:
+        bar = None if row["limit"] is None else Bar(row["limit"])
+        met = [DASH, DASH] if bar is None else [str(bar), bar.met(row["value"], bench.rounds)]
+        table.append([row["measure"], row["unit"], _between(row["value"]), *met])
+    return table
 
 
 def _times(row: Row, peer: bool) -> list[str]:

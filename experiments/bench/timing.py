@@ -54,7 +54,12 @@ def count(subject: Subject, variant: Variant) -> Counts:
 
 
 def take_turns(
-    subject: Subject, variants: Sequence[Variant], rounds: int, roles: Sequence[str], advance: Callable[[], None] = lambda: None
+    subject: Subject,
+    variants: Sequence[Variant],
+    rounds: int,
+    roles: Sequence[str],
+    advance: Callable[[], None] = lambda: None,
+    parts: bool = True,
 ) -> Times:
     """Seconds of every variant in every round. Each must have run before, in ``count``: first calls are slower.
 
@@ -66,11 +71,12 @@ def take_turns(
         rounds: how many.
         roles: whose submodules are timed as parts.
         advance: called after every turn.
+        parts: whether parts are timed at all; their stopwatches are hooks too.
     """
     times: Times = {
         variant.name: {moment: [{} for _ in range(rounds)] for moment, _ in _moments(variant)} for variant in variants
     }
-    for wanted in _passes(subject):
+    for wanted in _passes(subject) if parts else [("whole",)]:
         for turn in range(rounds):
             for variant in random.Random(turn).sample(variants, len(variants)):
                 for moment, seconds in _turn(subject, variant, roles, wanted).items():
