@@ -92,6 +92,8 @@ def goals() -> list[Goal]:
         Goal(f"extra memory of that plan: {ours} / {TOMESD}", "scaling", _at("peak_bytes", ours, 16384), Bar(0.1)),
         Goal(f"planning time grows as N^: {ours}", "scaling", _exponent(ours), Bar(1.1)),
         Goal(f"the same: {TOMESD}", "scaling", _exponent(TOMESD)),
+        Goal("the same on grids of three axes: retom", "scaling-3d", _exponent("retom"), Bar(1.1)),
+        Goal("the same on grids of three axes: local-match", "scaling-3d", _exponent("local-match"), Bar(1.1)),
         Goal(f"{layer}, {kept}: {ours} / floor", "layer", _ratio(ours, 20, FLOOR), Bar(1.03)),
         Goal(f"{layer}, {every}: {ours} / floor", "layer", _ratio(ours, 1, FLOOR), Bar(1.08)),
         Goal(f"{layer}, {every}: {ours} / {TOMESD}", "layer", _ratio(ours, 1, TOMESD), Bar(0.78)),
@@ -116,6 +118,10 @@ def goals() -> list[Goal]:
         Goal(f"{medium}: local-match / {TOMESD}, same ratio and levels", "preset-512", _ratio("local-match", 1, TOMESD)),
         Goal(f"{small}: least speed-up of any strategy behind gate=auto", "gate-256", _slowest_gated, Bar(0.98, least=True)),
         Goal(ungated, "gate-1024", _gated, Bar(0.97, least=True)),
+        Goal("from mergekit_diff import merging, beyond torch, ms", "startup", _small("import"), Bar(100.0)),
+        Goal("enter and leave merging on a model of 60 blocks, ms", "startup", _small("session"), Bar(50.0)),
+        Goal("step with hooks that merge nothing / step without", "startup", _small("hooks")),
+        Goal("step with one merged pair a site and kept plans / step without", "startup", _small("pairs"), Bar(1.03)),
     ]  # fmt: skip
 
 
@@ -153,6 +159,10 @@ def _at(column: str, variant: str, tokens: int) -> Value:
 
 def _exponent(variant: str) -> Value:
     return lambda record: [_row(record, variant)["time_exponent"]]
+
+
+def _small(cost: str) -> Value:
+    return lambda record: next(row["value"] for row in record["rows"] if row["cost"] == cost)
 
 
 def _ratio(variant: str, refresh: int, to: str, part: str = "wall") -> Value:
