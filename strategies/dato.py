@@ -24,7 +24,8 @@ class DaTo(MergeStrategy):
     the base token of every window is that of the highest score. The sign is drawn for every plan, so that both dynamic and
     static tokens become bases; it is minus where ``ctx.noise[0]`` is below 1/2. In the first two steps, where there is no change
     yet, bases are random.
-    The paper also caches features over steps and searches a ratio for every step; this is its pruning alone.
+    The paper also caches features over steps and searches a ratio for every step; this is its pruning alone. Time
+    grows with N squared; memory does not.
 
     Args:
         ratio: share of all tokens that is pruned; at most 3/4 for 2x2. The paper's search stays between 0.3 and 0.7.

@@ -51,6 +51,7 @@ class SDTM(MergeStrategy):
 
     The authors' code adds the age to the score; minus is taken here, since the age is to let long merged tokens go, as the
     detail phase does. At the first step there is neither age nor last output: ages are 0, and nothing is blended in.
+    Time grows with N in the structure phase and with N squared in the detail phase; memory with N.
 
     Args:
         ratio: share of all tokens that is merged away; at most 3/4 for 2x2.
