@@ -102,6 +102,14 @@ def test_metrics_see_differences_below_8_bits():
     assert all(metrics()[name].value(FIELD.as_tensor(heights), FIELD.as_tensor(heights)) > 0 for name in ("ssim", "detail"))
 
 
+def test_a_shift_of_the_whole_map_is_no_error_of_its_relief():
+    heights = torch.linspace(-0.5, 0.5, 256).view(16, 16)
+    shifted, tilted = (FIELD.as_tensor(heights + change) for change in (0.1, torch.linspace(-0.1, 0.1, 16)))
+    psnr, relief = (metrics()[name] for name in ("psnr", "relief"))
+    assert psnr.value(shifted, FIELD.as_tensor(heights)) < 30 and relief.value(shifted, FIELD.as_tensor(heights)) > 90
+    assert relief.value(tilted, FIELD.as_tensor(heights)) == pytest.approx(psnr.value(tilted, FIELD.as_tensor(heights)))
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -121,7 +129,8 @@ def test_a_study_of_a_field_is_checked(tiny, words, message):
 def test_a_study_takes_the_values_of_its_task(tiny):
     study = build({"model": "tiny-terrain", "primary": {"better": "higher"}})
     assert (study.steps, study.guidance, study.costs, len(study.prompts)) == (1, 1.0, False, 16)
-    assert study.primary is not None and study.primary.metric == "psnr" and study.metrics == ["psnr", "ssim", "detail"]
+    assert study.primary is not None and study.primary.metric == "relief"
+    assert study.metrics == ["relief", "psnr", "ssim", "detail"]
 
 
 def test_a_study_of_height_maps_runs_to_its_report(tiny, tmp_path, capsys):

@@ -72,6 +72,7 @@ def metrics() -> dict[str, Metric]:
     """Every metric by its name."""
     return {
         "psnr": Metric("PSNR", "higher", _at("fidelity:psnr"), "dB", whole=True, tasks=SCALES),
+        "relief": Metric("PSNR of the relief", "higher", _at("fidelity:relief"), "dB", tasks=("field",), whole=True),
         "ssim": Metric("SSIM", "higher", _at("fidelity:ssim"), tasks=SCALES),
         "feature": Metric("feature distance", "lower", _at("feature:distance"), by="ratio", made_by=networks.efficientnet()),
         "lpips": Metric("LPIPS", "lower", _at("lpips:distance"), by="ratio", made_by=networks.alexnet()),

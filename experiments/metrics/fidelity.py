@@ -16,6 +16,11 @@ def psnr(image: Tensor, base: Tensor) -> float:
     return float(peak_signal_noise_ratio(image.double(), base.double(), data_range=255.0))
 
 
+def relief(image: Tensor, base: Tensor) -> float:
+    """PSNR of two (1, H, W) height maps without their mean heights, in dB: a shift of the whole map is no error."""
+    return psnr(*(each.double() - each.double().mean() for each in (image, base)))
+
+
 def ssim(image: Tensor, base: Tensor) -> float:
     """Structural similarity of two (3, H, W) uint8 images, at most 1. Wang et al. (2004), doi 10.1109/TIP.2003.819861."""
     value = structural_similarity_index_measure(image[None].double(), base[None].double(), data_range=255.0)

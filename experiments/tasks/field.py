@@ -30,8 +30,8 @@ class Field(Task):
     name = "field"
     noun = "height map"
     suffix = ".field.png"
-    metrics = ("psnr", "ssim", "detail")
-    primary = "psnr"
+    metrics = ("relief", "psnr", "ssim", "detail")
+    primary = "relief"
     defaults: ClassVar[Mapping[str, Any]] = {"steps": 1, "prompts": "terrain-16", "merging": {"share": []}}
     fixed: ClassVar[Mapping[str, Any]] = {"guidance": 1.0, "frames": None, "size": None, "scheduler": None, "costs": False}
     about = "A consistency model makes a height map from noise in few steps, as a grid of tokens."
