@@ -1,7 +1,8 @@
 """The arguments of a module's ``forward`` by name: read, replaced and checked wherever they were passed."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,9 +25,9 @@ class Signature:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        parameters = list(inspect.signature(module.forward).parameters.values())
+        parameters = _parameters(module, "forward")
         if all(p.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD) for p in parameters):
-            parameters = list(inspect.signature(type(module).forward).parameters.values())[1:]  # a wrapper that hides them
+            parameters = _of_method(type(module).forward)  # a wrapper that hides them
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._positions = tuple(p.name for p in parameters if p.kind in positional)
         self.names = tuple(p.name for p in parameters if p.kind in (*positional, inspect.Parameter.KEYWORD_ONLY))
@@ -81,7 +82,21 @@ def check_site(site: Site, roles: Iterable[str]) -> None:
 def _names(part: nn.Module) -> Iterable[str]:
     """The arguments that a part takes, or hands to its processor."""
     processor = getattr(part, "processor", None)
-    return (*Signature(part).names, *(inspect.signature(processor.__call__).parameters if processor is not None else ()))
+    return (*Signature(part).names, *(p.name for p in (() if processor is None else _parameters(processor, "__call__"))))
+
+
+def _parameters(owner: Any, name: str) -> tuple[inspect.Parameter, ...]:  # noqa: ANN401
+    """What a method takes besides its owner, which may have one of its own in the place of its class's."""
+    method, own = getattr(owner, name), getattr(type(owner), name, None)
+    if getattr(method, "__func__", None) is own is not None:
+        return _of_method(own)
+    return tuple(inspect.signature(method).parameters.values())
+
+
+@cache
+def _of_method(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    """What a method of a class takes besides ``self``; read once, since a model has many blocks of few classes."""
+    return tuple(inspect.signature(function).parameters.values())[1:]
 
 
 def _expect(name: str, names: set[str], where: str, site: Site) -> None:

@@ -70,7 +70,7 @@ def is_compiled(model: nn.Module) -> bool:
     """Whether a module, or one inside it, was compiled, in any of torch's three ways."""
     return any(
         getattr(m, "_compiled_call_impl", None) is not None
-        or hasattr(m, "_orig_mod")
+        or "_orig_mod" in m._modules
         or hasattr(vars(m).get("forward"), "_torchdynamo_orig_callable")
         for m in model.modules()
     )
