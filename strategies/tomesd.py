@@ -8,7 +8,7 @@ from torch import Tensor
 from mergekit_diff.components import LayerContext, MergeStrategy, RatioSchedule, SimilarityMetric, WindowSchedule
 from mergekit_diff.plan import MergePlan, top
 from mergekit_diff.reductions import Mean, Reduction
-from mergekit_diff.registry import register
+from mergekit_diff.registry import one_of, register
 from mergekit_diff.schedules import Constant, Fixed
 from mergekit_diff.similarity import Cosine
 from mergekit_diff.windows import windows
@@ -26,6 +26,7 @@ class ToMeSD(MergeStrategy):
         stride: the windows that have one destination each; at the border they are smaller.
         metric: how similar two tokens are.
         randomize: whether the destination of a window is random; else it is the first token, the paper's ``use_rand=False``.
+        draw: random destinations are drawn "anew" at every step, as in the package, or are "still": the same at every step.
         reduction: how a destination and its sources become one.
     """
 
@@ -35,7 +36,12 @@ class ToMeSD(MergeStrategy):
     stride: WindowSchedule = Fixed(2)
     metric: SimilarityMetric = Cosine()
     randomize: bool = True
+    draw: str = "anew"
     reduction: Reduction = Mean()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of(self.draw, ("anew", "still"), "draw of strategy 'tomesd'")
 
     def plan(self, x: Tensor, ctx: LayerContext) -> MergePlan:
         """Matching for (B, N, C) tokens; time and memory grow with N squared."""
@@ -50,8 +56,8 @@ class ToMeSD(MergeStrategy):
 
     def _destinations(self, ctx: LayerContext, device: torch.device) -> Tensor:
         """(number of windows,) one token of every window, in rising order."""
-        groups = windows(ctx, self.stride, device).groups
-        chosen = [g[torch.arange(len(g)), ctx.noise[g].argmax(-1)] if self.randomize else g[:, 0] for g in groups]
+        groups, draw = windows(ctx, self.stride, device).groups, ctx.still if self.draw == "still" else ctx.noise
+        chosen = [g[torch.arange(len(g)), draw[g].argmax(-1)] if self.randomize else g[:, 0] for g in groups]
         return torch.cat(chosen).sort().values
 
 

@@ -294,15 +294,18 @@ def slow_tomesd(x, grid, stride, ratio, noise=None):
     return groups
 
 
-@pytest.mark.parametrize("randomize", (True, False))
+DESTINATIONS = {"anew": {}, "still": {"draw": "still"}, "first": {"randomize": False}}
+
+
+@pytest.mark.parametrize("destinations", DESTINATIONS)
 @pytest.mark.parametrize("ratio", (0.25, 0.5, 0.95))
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_tomesd_merges_the_most_similar_sources_into_their_nearest_destination(grid, ratio, randomize, context, tokens):
+def test_tomesd_merges_the_most_similar_sources_into_their_nearest_destination(grid, ratio, destinations, context, tokens):
     x, ctx = tokens(2, math.prod(grid), dtype=torch.float64), context(grid)
-    plan = make("strategy", {"name": "tomesd", "ratio": ratio, "randomize": randomize}).plan(x, ctx)
+    plan = make("strategy", {"name": "tomesd", "ratio": ratio, **DESTINATIONS[destinations]}).plan(x, ctx)
     merged = plan.merge(x)
     for row in range(2):
-        noise = ctx.noise.tolist() if randomize else None
+        noise = {"anew": ctx.noise.tolist(), "still": ctx.still.tolist(), "first": None}[destinations]
         groups = slow_tomesd(x[row], grid, sides(grid, 2), ratio, noise)
         assert as_groups(plan, row) == groups
         torch.testing.assert_close(merged[row], slow_merge(x[row], groups), atol=1e-6, rtol=1e-6)

@@ -156,6 +156,7 @@ def test_what_the_sweep_sets_is_meant_to_differ():
 
 
 MEANT = {
+    "destinations": {"redrawn"},
     "key-value-ratio": {"redrawn"},
     "pareto": {"roles", "redrawn"},
     "pooled-training": {"redrawn"},
