@@ -12,10 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..files import write_atomically
 from ..metrics import metrics
+from ..reading import parse_yaml, read_text
 from .comparison import Comparison
 from .pairing import RATIO
 from .run import Run
@@ -60,7 +59,7 @@ def load(path: Path) -> dict[str, list[Claim]]:
     Raises:
         ValueError: a claim with other keys than it should have, or not as :class:`Claim` says.
     """
-    sections: dict[str, list[dict[str, Any]]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    sections: dict[str, list[dict[str, Any]]] = parse_yaml(read_text(path), str(path))
     for one in (one for claims in sections.values() for one in claims):
         if set(one) != KEYS:
             raise ValueError(f"{path}: expected claims of {', '.join(sorted(KEYS))}, got {', '.join(sorted(one))}")
