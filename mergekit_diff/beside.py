@@ -9,7 +9,7 @@ from .sites import Site
 
 def reusing_hooks(module: nn.Module) -> list[str]:
     """The classes of hooks of diffusers on a module that may return what it returned in an earlier step."""
-    registry = getattr(module, "_diffusers_hook", None)
+    registry = vars(module).get("_diffusers_hook")  # getattr is slow where a module has none
     hooks = {} if registry is None else registry.hooks
     return [type(hook).__name__ for hook in hooks.values() if hasattr(hook, "new_forward") and _keeps(hook)]
 
