@@ -20,6 +20,9 @@ from .sites import Site
 from .soft import SoftPlan
 from .turn import BatchView, Tokens, Turn
 
+UNDRAWN = torch.empty(0)
+"""Stands for noise where no plan is due: most contexts are made for a plan that is kept."""
+
 
 class Planner:
     """Decides where a plan is due, asks the strategy for it, and keeps it.
@@ -58,7 +61,7 @@ class Planner:
     ) -> None:
         self.strategy, self.clock, self.num_sites, self.refresh = strategy, clock, num_sites, refresh
         self.by_grid, self.guidance, self.seed = by_grid, guidance, seed
-        self._signals = Signals(strategy, sites, records)
+        self._signals, self._schedules = Signals(strategy, sites, records), schedules(strategy)
         self._kept: dict[tuple[Any, ...], Turn] = {}
         self._settled: dict[tuple[Any, ...], MergeStrategy] = {}
 
@@ -76,8 +79,8 @@ class Planner:
             num_steps=self.clock.num_steps,
             timestep=self.clock.timestep,
             progress=self.clock.progress,
-            noise=torch.empty(0),
-            still=torch.empty(0),
+            noise=UNDRAWN,
+            still=UNDRAWN,
         )
 
     def turn(self, ctx: LayerContext, tokens: Tokens, view: BatchView) -> Turn:
@@ -164,7 +167,7 @@ class Planner:
 
     def _settings(self, ctx: LayerContext) -> tuple[Any, ...]:
         """What the strategy's schedules return here and now, and which phase it is in."""
-        found = [s(ctx) if isinstance(s, RatioSchedule) else (s(ctx), s.offset(ctx)) for s in schedules(self.strategy)]
+        found = [s(ctx) if isinstance(s, RatioSchedule) else (s(ctx), s.offset(ctx)) for s in self._schedules]
         now = self.strategy.at(ctx)
         return (*found, None if now is self.strategy else now)
 

@@ -1,12 +1,16 @@
 """Small costs, in all that is exact: what runs, what is imported. Nothing here is timed."""
 
+import inspect
 import subprocess
 import sys
+from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mergekit_diff import merging
+from mergekit_diff import arguments, merging
 from mergekit_diff.experiments.bench import command, load_bench, startup, tables, timing
 from mergekit_diff.experiments.bench.config import Bench
 from mergekit_diff.experiments.bench.subject import subject
@@ -49,6 +53,46 @@ def test_the_model_of_sixty_blocks_has_them_and_is_restored(count_hooks):
     before = count_hooks(on.model)
     assert len(startup._enter_and_leave(on, 2)) == 2
     assert count_hooks(on.model) == before
+
+
+def test_signatures_are_read_once_for_all_blocks_of_a_class(monkeypatch):
+    on, reads, signature = startup.sixty_blocks(BENCH), [], inspect.signature
+    arguments._of_method.cache_clear()
+    monkeypatch.setattr(inspect, "signature", lambda function: reads.append(function) or signature(function))
+    startup._enter_and_leave(on, 1)
+    reads = [function for function in reads if function.__name__ in ("forward", "__call__")]
+    assert 0 < len(reads) == len(set(reads)) < 10
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is computed, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.counts[func._opname] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operations(on, strategy=None):
+    """Of a step, with a kept plan if there is a strategy."""
+    with nullcontext() if strategy is None else merging(on.model, strategy, roles=startup.ROLES, refresh=2):
+        on.call(500.0)
+        with Operations() as counted:
+            on.call(499.0)
+    return counted.counts
+
+
+@pytest.mark.filterwarnings("ignore:no token was merged")
+def test_hooks_with_a_kept_plan_compute_nothing_but_merging_and_unmerging():
+    on = subject(Bench(size="emoji", pixels=64, at="step"), "meta")
+    base, layers = operations(on), len(startup.ROLES) * len(find_sites(on.model))
+    assert operations(on, startup.Nothing()) == base
+    more = operations(on, startup.OnePair()) - base
+    del more["view"]  # copies nothing
+    assert more == {"_embedding_bag_forward_only": layers, "index_select": layers}
 
 
 def test_steps_are_timed_without_the_stopwatches_of_parts(monkeypatch):
