@@ -27,8 +27,7 @@ def write(folder, **changes):
 
 def test_the_text_is_of_the_rows_that_are_kept():
     path = FINDINGS.parent.parent / "FINDINGS.md"
-    _, _, now = path.read_text(encoding="utf-8").partition("<!-- claims -->\n")
-    assert now == f"\n{claims.text(FINDINGS)}"
+    assert f"<!-- claims -->\n\n{claims.text(FINDINGS).strip()}\n\n<!-- end -->\n" in path.read_text(encoding="utf-8")
 
 
 def test_a_claim_stands_with_its_model_its_effect_and_its_look(tmp_path):
@@ -56,13 +55,3 @@ def test_a_claim_stands_with_its_model_its_effect_and_its_look(tmp_path):
 def test_a_claim_without_its_rows_is_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         claims.text(write(tmp_path, **changes))
-
-
-def test_what_stands_above_the_line_is_kept(tmp_path):
-    text = tmp_path / "text.md"
-    text.write_text("# Mine\n\n<!-- claims -->\nold\n")
-    claims.paste(write(tmp_path), text)
-    assert text.read_text().startswith("# Mine\n\n<!-- claims -->\n\n## What\n") and "old" not in text.read_text()
-    text.write_text("# Mine\n")
-    with pytest.raises(ValueError, match="expected the line '<!-- claims -->'"):
-        claims.paste(tmp_path, text)

@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..files import write_atomically
 from ..metrics import metrics
 from ..reading import parse_yaml, read_text
 from .comparison import Comparison
 from .pairing import RATIO
+from .pasting import paste
 from .run import Run
 from .tables import DASH, markdown
 
@@ -121,19 +121,5 @@ def _read(folder: Path) -> Run:
     return Run.read(folder)
 
 
-def paste(folder: Path, into: Path) -> Path:
-    """Replace what is below the line ``<!-- claims -->`` of a text; returns its path.
-
-    Raises:
-        ValueError: there is no such line, or the claims are not as :func:`text` says.
-    """
-    old = into.read_text(encoding="utf-8")
-    before, mark, _ = old.partition("<!-- claims -->\n")
-    if not mark:
-        raise ValueError(f"expected the line '<!-- claims -->' in {into}, got none")
-    write_atomically(into, f"{before}{mark}\n{text(folder)}".encode())
-    return into
-
-
 if __name__ == "__main__":
-    print(paste(Path(sys.argv[1]), Path(sys.argv[2])))
+    print(paste("claims", text(Path(sys.argv[1])), Path(sys.argv[2])))
