@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ...tasks import Call
 from .logs import LevelLog
+from .optimizers import muon
 from .phase import Phase
 from .sheets import save_sheet
 from .training import Ema, fit, last_checkpoint, precision, restore
@@ -114,8 +115,8 @@ class Flow(L.LightningModule):
         return [LevelLog(self.folder / "log" / f"{self.phase.name}-levels.csv")]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW; the rate warms up, stays constant, and falls linearly over the last fifth of the steps."""
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.rate, betas=(0.9, 0.99), weight_decay=1e-3)
+        """Muon and AdamW; the rate warms up, stays constant, and falls linearly over the last fifth of the steps."""
+        optimizer = muon(self.model, self.rate)
 
         def rate(step: int) -> float:
             left = (self.steps - step) / (DECAY * self.steps)
