@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -304,7 +305,7 @@ def test_the_exponent_of_a_power_law_is_its_power(power):
 
 def test_grids_of_the_curves_hold_their_tokens_and_are_nearly_square():
     for tokens in scaling.SIZES:
-        for axes in (2, 3):
+        for axes in (1, 2, 3):
             grid = scaling.grid_of(tokens, axes)
             assert math.prod(grid) == tokens and len(grid) == axes and max(grid) <= 2 * min(grid)
 
@@ -329,7 +330,7 @@ def test_a_curve_ends_where_the_next_plan_would_take_too_long():
     assert scaling.ended_by(row, Bench(patience=0.17)) is None
 
 
-@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("axes", [1, 2, 3])
 def test_every_strategy_plans_on_grids_of_its_axes(axes):
     bench = check(Bench(what="scaling", size="emoji", batch=1, axes=axes, rounds=6, threads=1))
     found = scaling.scaling(bench, variants.named_strategies(bench), [1024])
@@ -459,6 +460,15 @@ def test_the_speed_table_of_the_docs_follows_from_the_records():
     records = Path(experiments.__path__[0]) / "findings" / "speed"
     speed = (Path(__file__).parent.parent / "docs" / "speed.md").read_text()
     assert speed_table.table(records).strip() in speed
+
+
+def test_blocks_of_transformers_that_were_recorded_stand_beside_the_goals(tmp_path):
+    records = Path(experiments.__path__[0]) / "findings" / "speed"
+    shutil.copytree(records, tmp_path / "speed")
+    shutil.copy(records / "layer.json", tmp_path / "speed" / "block-some-1024.json")
+    added = set(speed_table.table(tmp_path / "speed").splitlines()) - set(speed_table.table(records).splitlines())
+    assert any("(record `block-some-1024`)" in line for line in added)
+    assert any(line.startswith("| retom-paper |") for line in added)
 
 
 def test_a_goal_whose_record_lacks_a_kept_plan_is_not_measured():

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from mergekit_diff import make
+from mergekit_diff.experiments.bench.memory import peak_bytes
 
 GRIDS = [(8, 8), (6, 10), (7, 9), (5, 1), (3, 4, 5), (17,)]
 
@@ -333,6 +334,12 @@ def test_downsample_reads_the_tokens_of_the_nearest_neighbour_grid(grid, ratio, 
     resized = F.interpolate(image, size=sides, mode="nearest-exact").flatten(2).mT
     assert torch.equal(plan.merge(x), resized)
     assert torch.equal(plan.select(x), resized)
+
+
+def test_downsample_plans_a_long_line_without_comparing_all_tokens(context):
+    plan = make("strategy", "downsample").plan
+    x, line = torch.zeros(1, 65536, 1), context((65536,))
+    assert peak_bytes(lambda: plan(x, line), "cpu") < 16 * 8 * 65536  # a few numbers a token
 
 
 @pytest.mark.parametrize("grid", [(17,), (3, 4, 5)], ids=str)

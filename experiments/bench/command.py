@@ -62,7 +62,7 @@ def run_bench(bench: Bench, table: Path | None = None, plot: Path | None = None)
 def title(bench: Bench) -> str:
     """What was measured, in one line."""
     if bench.what == "scaling":
-        return f"Planning on grids of {bench.grid_axes()} axes, {bench.size}'s width, batch {bench.batch}, ratio {bench.ratio}"
+        return f"Planning on {bench.grid_axes()}-D grids, {bench.size}'s width, batch {bench.batch}, ratio {bench.ratio}"
     if bench.what == "startup":
         return f"What merging costs besides merging, steps of {bench.size}, batch {bench.batch}"
     (height, width), frames = bench.height_and_width(), bench.num_frames()

@@ -48,7 +48,7 @@ class Bench:
         threads: of torch; None is torch's default.
         device: "auto", which takes CUDA if there is one, "cpu" or "cuda".
         dtype: "float32", "float16" or "bfloat16".
-        axes: of the grids in "scaling": 2 or 3; None is 3 for the sizes of videos, else 2.
+        axes: of the grids in "scaling": 1, as of texts, 2 or 3; None is 3 for the sizes of videos, else 2.
         limit: GiB that a plan may take in "scaling"; where one would take more, its curve ends.
         patience: the same in seconds.
     """
@@ -126,8 +126,8 @@ def check(bench: Bench) -> Bench:
     for name, unit in (("limit", "GiB"), ("patience", "seconds")):
         if not getattr(bench, name) > 0:
             raise ValueError(f"{name}: expected more than 0 {unit}, got {getattr(bench, name)}")
-    if bench.axes is not None and (bench.axes not in (2, 3) or bench.what != "scaling"):
-        raise ValueError(f"axes: expected 2 or 3 with what=scaling, got {bench.axes} with what={bench.what}")
+    if bench.axes is not None and (bench.axes not in (1, 2, 3) or bench.what != "scaling"):
+        raise ValueError(f"axes: expected 1, 2 or 3 with what=scaling, got {bench.axes} with what={bench.what}")
     if not bench.refresh:
         raise ValueError("refresh: expected at least one number of steps, such as refresh=[1,20], got []")
     for steps in bench.refresh:

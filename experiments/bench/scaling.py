@@ -80,8 +80,8 @@ def scaling(bench: Bench, entries: Entries, sizes: Sequence[int], advance: Calla
 def grid_of(tokens: int, axes: int) -> tuple[int, ...]:
     """The most nearly square or cubic grid for a power of two, its shortest sides first.
 
-    >>> grid_of(2048, 2), grid_of(2048, 3)
-    ((32, 64), (8, 16, 16))
+    >>> grid_of(2048, 1), grid_of(2048, 2), grid_of(2048, 3)
+    ((2048,), (32, 64), (8, 16, 16))
     """
     doublings = tokens.bit_length() - 1
     return tuple(2 ** ((doublings + axis) // axes) for axis in range(axes))

@@ -9,6 +9,7 @@ import numpy as np
 from ..results.tables import DASH
 from .peers import TOMESD
 from .results import paired, series, share_of, share_of_gain
+from .startup import COSTS, Small
 from .variants import BASE, FLOOR, GATED
 
 Record = Mapping[str, Any]
@@ -118,10 +119,7 @@ def goals() -> list[Goal]:
         Goal(f"{medium}: local-match / {TOMESD}, same ratio and levels", "preset-512", _ratio("local-match", 1, TOMESD)),
         Goal(f"{small}: least speed-up of any strategy behind gate=auto", "gate-256", _slowest_gated, Bar(0.98, least=True)),
         Goal(ungated, "gate-1024", _gated, Bar(0.97, least=True)),
-        Goal("from mergekit_diff import merging, beyond torch, ms", "startup", _small("import"), Bar(100.0)),
-        Goal("enter and leave merging on a model of 60 blocks, ms", "startup", _small("session"), Bar(50.0)),
-        Goal("step with hooks that merge nothing / step without", "startup", _small("hooks")),
-        Goal("step with one merged pair a site and kept plans / step without", "startup", _small("pairs"), Bar(1.03)),
+        *[_small(key, cost) for key, cost in COSTS.items()],
     ]  # fmt: skip
 
 
@@ -161,8 +159,12 @@ def _exponent(variant: str) -> Value:
     return lambda record: [_row(record, variant)["time_exponent"]]
 
 
-def _small(cost: str) -> Value:
-    return lambda record: next(row["value"] for row in record["rows"] if row["cost"] == cost)
+def _small(key: str, cost: Small) -> Goal:
+    def value(record: Record) -> Sequence[float]:
+        return next(row["value"] for row in record["rows"] if row["cost"] == key)
+
+    measure = cost.measure if cost.unit == "x" else f"{cost.measure}, {cost.unit}"
+    return Goal(measure, "startup", value, None if cost.limit is None else Bar(cost.limit))
 
 
 def _ratio(variant: str, refresh: int, to: str, part: str = "wall") -> Value:

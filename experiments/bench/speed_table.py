@@ -10,9 +10,10 @@ from pathlib import Path
 from ..files import write_atomically
 from ..results.pasting import paste_tables
 from ..results.tables import markdown
+from .command import title
 from .config import Bench
 from .speed_goals import ROUNDS, Record, goals
-from .tables import scaling_tables
+from .tables import scaling_tables, time_table
 
 TITLE = (
     "Speed, each line from one interleaved run; medians, and their 95% interval where there are at least six rounds. An interval "
@@ -20,8 +21,10 @@ TITLE = (
 )
 
 
-PLANNING = ("scaling", "scaling-3d")
-"""Records of planning on grids of 2 and 3 axes; the second may be missing."""
+PLANNING = ("scaling", "scaling-3d", "scaling-1d")
+"""Records of planning on grids of 2, 3 and 1 axes; all but the first may be missing."""
+BLOCKS = "block-*.json"
+"""Records of one block of each kind of a transformer; there may be none."""
 
 
 def table(folder: Path) -> str:
@@ -33,17 +36,25 @@ def table(folder: Path) -> str:
     records = {goal.record: _read(folder / f"{goal.record}.json") for goal in goals()}
     lines = [goal.line(records[goal.record]) for goal in goals()]
     records |= {name: _read(path) for name in PLANNING if (path := folder / f"{name}.json").is_file()}
+    blocks = {path.stem: _read(path) for path in sorted(folder.glob(BLOCKS))}
+    records |= blocks
     machines = dict.fromkeys(_machine(record) for record in records.values())
     planning = "".join(f"\n{text}" for name in PLANNING if name in records for text in _planning(name, records[name]))
+    block_times = "".join(f"\n{_block(name, record)}" for name, record in blocks.items())
     head = ["measure", "value", "goal", "met", "rounds", "record"]
-    return markdown(TITLE, [head, *lines]) + planning + f"\nMachine: {'; '.join(machines)}.\n"
+    return markdown(TITLE, [head, *lines]) + block_times + planning + f"\nMachine: {'; '.join(machines)}.\n"
 
 
 def _planning(name: str, record: Record) -> list[str]:
     bench = Bench(**record["bench"])
     where = f"{bench.grid_axes()}-D grids, width of {bench.size}, batch {bench.batch}, ratio {bench.ratio}"
     tables = scaling_tables(record["rows"], bench)
-    return [markdown(f"{title} by number of tokens, {where} (record `{name}`)", table) for title, table in tables]
+    return [markdown(f"{what} by number of tokens, {where} (record `{name}`)", table) for what, table in tables]
+
+
+def _block(name: str, record: Record) -> str:
+    bench = Bench(**record["bench"])
+    return markdown(f"{title(bench)}; medians of {bench.rounds} rounds (record `{name}`)", time_table(record["rows"]))
 
 
 def _read(path: Path) -> Record:

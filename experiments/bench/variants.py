@@ -16,7 +16,7 @@ from ..study.rehearsal import planning_for, rehearse
 from .config import Bench
 from .peers import TOMESD, floor, has_tomesd, hooked, tomesd
 
-TOY_GRIDS = {2: (8, 8), 3: (4, 4, 4)}
+TOY_GRIDS = {1: (64,), 2: (8, 8), 3: (4, 4, 4)}
 BASE, FLOOR, GATED = "base", "floor", "gated"
 Entries = Mapping[str, tuple[MergeStrategy, tuple[str, ...]]]
 """Strategies and the roles that they merge in, by the name of their rows."""
