@@ -9,9 +9,10 @@ INSIDE = re.compile(r"(blocks?|layers?)\.\d+\.(?!.*(norm|bias))")
 
 
 def muon(model: nn.Module, rate: float) -> Muon:
-    """Muon (Jordan et al. 2024) with updates of AdamW's size (Liu et al. 2025, arXiv 2502.16982, section 2.2), so one rate for both.
+    """Muon (Jordan et al. 2024) with updates of AdamW's size, so that one rate serves both.
 
-    Embeddings, the first and the last layer, modulations, gains and biases are left to AdamW, as Muon's authors do.
+    That size: Liu et al. (2025), arXiv 2502.16982, section 2.2. Embeddings, the first and the last layer, modulations, gains
+    and biases are left to AdamW, as Muon's authors do.
 
     Args:
         model: what is trained.
