@@ -80,7 +80,10 @@ def _training(logs: Mapping[Phase, Rows]) -> str:
         loss = sum(losses) / len(losses)
         rows.append((phase.what, f"{steps:,}", f"{steps * phase.batch:,}", f"{rate:.0e}", f"{loss:.4f}", f"{hours:.1f}"))
     head = ("stage", "steps", "samples", "peak rate", f"loss, last {LAST} rows of the log", "CPU hours")
-    note = "AdamW; the weights are exponential moving averages (at most 0.9995; autoencoder 0.999). Nothing was merged or pooled."
+    note = (
+        "AdamW, and Muon for the matrices inside the transformer's and the text encoders' blocks; the weights are exponential moving "
+        "averages (at most 0.9995; autoencoder 0.999). Nothing was merged or pooled."
+    )
     return f"{_table(head, rows)}\n\n{note} `{LOG}` has the logs."
 
 
