@@ -81,7 +81,7 @@ def _training(logs: Mapping[Phase, Rows]) -> str:
         rows.append((phase.what, f"{steps:,}", f"{steps * phase.batch:,}", f"{rate:.0e}", f"{loss:.4f}", f"{hours:.1f}"))
     head = ("stage", "steps", "samples", "peak rate", f"loss, last {LAST} rows of the log", "CPU hours")
     note = (
-        "AdamW, and Muon for the matrices inside the transformer's and the text encoders' blocks; the weights are exponential moving "
+        "AdamW, and Muon for the matrices inside blocks; the weights are exponential moving "
         "averages (at most 0.9995; autoencoder 0.999). Nothing was merged or pooled."
     )
     return f"{_table(head, rows)}\n\n{note} `{LOG}` has the logs."
