@@ -23,6 +23,7 @@ def merging(
     seed: int = 0,
     strict: bool = False,
     whole: tuple[int, int] | None = None,
+    span: int = 1,
     **settings: Any,  # noqa: ANN401
 ) -> MergeSession:
     """Merge tokens inside a ``with`` block; leaving it, also by an exception, restores the model to the bit.
@@ -46,6 +47,7 @@ def merging(
         rotary: how "key_value" merges keys that were rotated by their positions, as in :class:`mergekit_diff.options.Options`.
         seed: of all noise.
         strict: raise where a session that merged nothing would warn.
+        span: with the role "block", how many consecutive blocks run on the same merged tokens.
         whole: of a causal language model, how many of the first tokens of a text and of the newest tokens of each call stay
             whole; None is (4, 16).
         **settings: the strategy's own, such as ``ratio=0.5``.
@@ -70,7 +72,7 @@ def merging(
     >>> session.report().tokens
     (64, 32)
     """
-    options = Options(roles, refresh, levels, share, gate, proportional, rotary, seed, strict, whole)
+    options = Options(roles, refresh, levels, share, gate, proportional, rotary, seed, strict, whole, span)
     if strategy == PRESET:
         strategy, found = preset_of(target)
         options = replace(options, **{name: value for name, value in found.items() if getattr(options, name) is None})

@@ -1,7 +1,7 @@
 """Which plan every block uses while a denoiser runs, and what is noted of it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -79,11 +79,18 @@ class Chooser:
             unmerged.runs = 0
         self._ledger.note(site.name, "left out: its attention does not call scaled_dot_product_attention")
 
-    def for_site(self, site: Site, roles: tuple[str, ...], depth: int) -> Callable[..., Plans]:
-        """The function that gives a site's hooks its plans, from the block's input and, unless a frame says it, the layout."""
+    def for_site(self, site: Site, roles: tuple[str, ...], depth: int, more: Sequence[Site] = ()) -> Callable[..., Plans]:
+        """The function that gives a site's hooks its plans, from the block's input and, unless a frame says it, the layout.
+
+        Args:
+            site: where the plans are made.
+            roles: those of the session.
+            depth: the number of sites before it.
+            more: the sites whose blocks run on the same merged tokens.
+        """
         shared = tuple(role for role in roles if role != "key_value" and site.offers(role))
         own = tuple(role for role in roles if role == "key_value" and site.offers(role))
-        places = Place(site, shared, depth), Place(site, own, depth)
+        places = Place(site, shared, depth, tuple(more)), Place(site, own, depth)
         self._places |= {(site.name, place.roles[0]): place for place in places if place.roles}
 
         def choose(x: Tensor, layout: Layout | None = None) -> Plans:

@@ -36,6 +36,7 @@ class SiteHooks:
         rotary: how keys merge that are rotated by their positions, as in :func:`mergekit_diff.scores.with_merged_keys`.
         bypassed: called if self-attention ran without ``scaled_dot_product_attention``, where it should have been changed.
         outputs: where the outputs of the layers are recorded; None if they are not.
+        previous: the hooks of the block before, if this one runs on the tokens that that one merged.
     """
 
     def __init__(
@@ -49,10 +50,14 @@ class SiteHooks:
         rotary: str = "values",
         bypassed: Callable[[], None] = lambda: None,
         outputs: Outputs | None = None,
+        previous: "SiteHooks | None" = None,
     ) -> None:
         self.site, self.choose, self.layout, self.bypassed, self.outputs = site, choose, layout, bypassed, outputs
         self.roles = tuple(role for role in roles if site.offers(role))
         self.proportional, self.rotary = proportional, rotary if site.rotary else "before"
+        self.previous, self.is_followed, self.returned = previous, False, None
+        if previous is not None:
+            previous.is_followed = True
         self.plan: Plan | None = None
         self.key_value: Plan | None = None
         self._is_sized = False
@@ -87,6 +92,14 @@ class SiteHooks:
     ) -> Arguments | None:
         arguments = signature.read(args, kwargs)
         x = self.site.tokens(arguments[self.site.argument or signature.first])
+        merged = self._begin(x) if self.previous is None else self._go_on(x, self.previous)
+        if merged is None:
+            return None
+        check_arguments(self.site, "block", arguments, self._place)
+        return signature.place(args, kwargs, self._followed(arguments, x, merged))
+
+    def _begin(self, x: Tensor) -> Tensor | None:
+        """Choose the plan of (B, L, C) tokens; those that the whole block runs on, if it does."""
         self.plan, key_value = self.choose(x)
         self.key_value = None if key_value is None or not serves(key_value, "key_value") else key_value
         self._place, self._whole, self._done = self.layout(x), None, ()
@@ -96,15 +109,32 @@ class SiteHooks:
         self._check_keep()
         if self.plan is None or self._serving("block") is None:
             return None
-        check_arguments(self.site, "block", arguments, self._place)
         merged = within(x, self._place, self.plan.num_tokens, self.plan.merge)
         self._whole = x, merged
-        return signature.place(args, kwargs, self._followed(arguments, x, merged))
+        return merged
+
+    def _go_on(self, x: Tensor, previous: "SiteHooks") -> Tensor | None:
+        """Run on the tokens that the block before returned without unmerging them."""
+        self.plan, self._place, self._batch, self._is_sized = (
+            previous.plan,
+            previous._place,
+            previous._batch,
+            previous._is_sized,
+        )
+        self._whole, previous._whole = previous._whole, None
+        if self._whole is not None and x is not previous.returned:
+            names = f"{previous.site.name} and {self.site.name}"
+            raise ValueError(f"{names} cannot share merged tokens: the model changes them in between; leave out span")
+        previous.returned = None
+        return None if self._whole is None else x
 
     def _after_block(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401
         place, key = self._place, (self.site.name, "block", 0, self.site.output)
         if self._whole is None or self.plan is None:
             return output if self.outputs is None else _in_output(output, key[3:], lambda y, _: self._recorded(y, key, None))
+        if self.is_followed:
+            self.returned = output[self.site.output] if isinstance(output, tuple) else output
+            return output
         (x, merged), plan = self._whole, self.plan
         self._whole = None
 

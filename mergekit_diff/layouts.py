@@ -22,12 +22,15 @@ class Layouts:
     Args:
         sites: of the session.
         whole: whether blocks run on merged tokens as a whole.
+        span: how many blocks share them.
     """
 
-    def __init__(self, sites: Iterable[Site], whole: bool = False) -> None:
+    def __init__(self, sites: Iterable[Site], whole: bool = False, span: int = 1) -> None:
         sites = list(sites)
         self._read: dict[nn.Module, dict[Reader, Layout | None]] = {}
-        self._refused = {name for site in sites for name in site.whole_refuses} if whole else set()
+        returned = {name: "would return merged tokens" for site in sites for name in site.whole_refuses if whole}
+        added = {name: "is added to the tokens between blocks" for site in sites for name in site.between if span > 1}
+        self._refused = returned | added
         for site in sites:
             if site.frame is not None:
                 self._read.setdefault(site.frame, {})[site.layout] = None
@@ -53,9 +56,9 @@ class Layouts:
 
         def on_frame(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             arguments = signature.read(args, kwargs)
-            for name in self._refused:
+            for name, why in self._refused.items():
                 if arguments.get(name):
-                    raise ValueError(f"role 'block': expected no '{name}', which would return merged tokens; leave it out")
+                    raise ValueError(f"role 'block': expected no '{name}', which {why}; leave it out")
             for reader in readers:
                 readers[reader] = reader(arguments)
 

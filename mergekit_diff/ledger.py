@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from .components import LayerContext, MergeStrategy, RatioSchedule, WindowSchedule
 from .plan import Plan, serves
@@ -14,11 +15,19 @@ from .turn import Tokens, Turn
 
 @dataclass(frozen=True)
 class Place:
-    """A site and the roles in it that share a plan; ``depth`` is the number of sites before it."""
+    """A site and the roles in it that share a plan.
+
+    Args:
+        site: where the plan is made.
+        roles: those that share it.
+        depth: the number of sites before it.
+        more: the sites whose blocks run on the same merged tokens.
+    """
 
     site: Site
     roles: tuple[str, ...]
     depth: int
+    more: tuple[Site, ...] = ()
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -72,10 +81,10 @@ class Ledger:
         plan, grid, before = call.turn.plan, call.tokens.grid, call.tokens.number
         ratio = getattr(self.strategy, "ratio", None)
         asked = ratio(call.ctx) if isinstance(ratio, RatioSchedule) else None
-        for role in call.place.roles:
+        for site, role in product((call.place.site, *call.place.more), call.place.roles):
             after = before if plan is None or not serves(plan, role) else plan.num_groups
-            tally = self._tallies[call.place.site.name, role]
-            tally.plans += call.made
+            tally = self._tallies[site.name, role]
+            tally.plans += call.made and site is call.place.site
             for _ in range(call.runs):
                 tally.count(grid, call.ctx.step, before, after, asked)
             tally.gate = call.turn.gate
@@ -85,7 +94,7 @@ class Ledger:
             if call.made and asked is not None and (reason := shortfall(self.strategy, call.ctx, before, after, asked)):
                 tally.short[reason] = None
             if plan is not None and after < before:
-                self.newest[call.place.site.name, role] = (plan, grid)
+                self.newest[site.name, role] = (plan, grid)
 
     def note_left_out(self, merged: set[str], levels: int | None) -> None:
         """Note why nothing happens at the sites that are not in ``merged``, and in roles that a block does not have."""

@@ -33,6 +33,8 @@ class Options:
         rotary: how "key_value" merges keys that were rotated by their positions: "values" (the representative's key, the mean of
             the values), "pick" (its key and value), "mean" (the mean of both), "before" (tokens merge before they are projected,
             and are rotated at the representative's position, as in the other roles). None is "values".
+        span: with the role "block", how many consecutive blocks run on the same merged tokens, which are unmerged after the last
+            one; a span ends where another list of blocks begins.
         whole: of a causal language model, how many of the first tokens of a text and of the newest tokens of each call stay
             whole; None is (4, 16).
         seed: seed of all noise.
@@ -55,6 +57,7 @@ class Options:
     seed: int = 0
     strict: bool = False
     whole: tuple[int, int] | None = None
+    span: int = 1
 
     def __post_init__(self) -> None:
         if self.roles is not None:
@@ -84,6 +87,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"expected {name} to be a whole number of at least 1, or None; got {value!r}")
+        if type(self.span) is not int or self.span < 1:
+            raise ValueError(f"expected span to be a whole number of at least 1, got {self.span!r}")
 
     def filled(self, strategy: MergeStrategy) -> "Options":
         """These options with None replaced by the strategy's defaults."""

@@ -1,6 +1,7 @@
 """The hooks in a model, and all state while its tokens merge."""
 
 import warnings
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 from weakref import WeakSet
@@ -24,10 +25,12 @@ from .ledger import Ledger
 from .options import Options
 from .plan import Plan
 from .planner import Planner
+from .recomputing import Plans
 from .recording import Records, check_recorded
 from .report import MergeReport
 from .signals import asked
 from .sites import Site
+from .spans import check_span, spans
 from .target import denoisers_of, is_compiled
 
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
@@ -60,6 +63,7 @@ class MergeSession:
         self._is_causal = any(site.cache is not None for site in sites)
         check_recorded(strategy, family.channels, causal=self._is_causal)
         self._records = Records(asked(strategy), self._clock, guidance)
+        check_span(self.options, self._roles, records_outputs=self._records.outputs is not None)
         planner = Planner(
             strategy,
             self._clock,
@@ -75,7 +79,7 @@ class MergeSession:
         self._ledger = Ledger(strategy, found, self._roles)
         self._ledger.note_left_out({site.name for site in sites}, self.options.levels)
         self._ledger.note_replaced(tuple(self.options.roles or ()))
-        self._layouts = Layouts(sites, "block" in self._roles)
+        self._layouts = Layouts(sites, "block" in self._roles, self.options.span)
         check_options(options, causal=self._is_causal)
         self._chooser = Chooser(planner, self._clock, self._layouts, self._ledger, self._gate, guidance)
         self._handles: list[RemovableHandle] = []
@@ -189,9 +193,10 @@ class MergeSession:
         for denoiser in self._denoisers:
             self._attach_calls(denoiser)
         self._handles += self._layouts.attach([denoiser.model for denoiser in self._denoisers])
-        for sites in chosen:
-            for depth, site in enumerate(sites):
-                self._handles += self._hooks(site, depth).attach()
+        for denoiser, sites in zip(self._denoisers, chosen, strict=True):
+            for span in spans(denoiser.sites, self.options.span):
+                if span[0] in sites:
+                    self._attach_span(span, depth=sites.index(span[0]))
 
     def _attach_calls(self, denoiser: Denoiser) -> None:
         inputs: list[Any] = []  # of the call that runs
@@ -223,8 +228,15 @@ class MergeSession:
         self._handles.append(denoiser.model.register_forward_pre_hook(on_call, with_kwargs=True))
         self._handles.append(denoiser.model.register_forward_hook(on_return, always_call=True))
 
-    def _hooks(self, site: Site, depth: int) -> SiteHooks | CacheHooks:
-        choose = self._chooser.for_site(site, self._roles, depth)
+    def _attach_span(self, span: list[Site], depth: int) -> None:
+        """Attach hooks to a site, and to those whose blocks run on the tokens that it merges."""
+        hooks: SiteHooks | CacheHooks | None = None
+        choose = self._chooser.for_site(span[0], self._roles, depth, more=span[1:])
+        for site in span:
+            hooks = self._hooks(site, choose, previous=hooks)
+            self._handles += hooks.attach()
+
+    def _hooks(self, site: Site, choose: Callable[..., Plans], previous: SiteHooks | CacheHooks | None) -> SiteHooks | CacheHooks:
         if site.cache is not None:
             return CacheHooks(
                 site,
@@ -243,6 +255,7 @@ class MergeSession:
             rotary=self.options.rotary or "values",
             bypassed=lambda: self._chooser.leave_out(site),
             outputs=self._records.outputs,
+            previous=previous if isinstance(previous, SiteHooks) else None,
         )
 
     def _is_eager(self) -> bool:

@@ -7,8 +7,21 @@ from typing import Any
 from . import Layout, Model, Site, register_family
 from .image import flux, hunyuan_dit, patches, qwen_image, sana, sd3
 
-register_family("FluxControlNetModel", time="t/1000", guidance="calls", channels=0)(flux)
-register_family("HunyuanDiT2DControlNetModel", channels=0)(hunyuan_dit)
+APART = "a ControlNet returns the tokens between its blocks"
+
+
+@register_family("FluxControlNetModel", time="t/1000", guidance="calls", channels=0)
+def flux_controlnet(model: Model) -> Iterable[Site]:
+    """Flux."""
+    return (replace(site, apart=APART) for site in flux(model))
+
+
+@register_family("HunyuanDiT2DControlNetModel", channels=0)
+def hunyuan_dit_controlnet(model: Model) -> Iterable[Site]:
+    """HunyuanDiT."""
+    return (replace(site, apart=APART) for site in hunyuan_dit(model))
+
+
 register_family("SanaControlNetModel", channels=0)(sana)
 
 
@@ -16,7 +29,7 @@ register_family("SanaControlNetModel", channels=0)(sana)
 def qwen_controlnet(model: Model) -> Iterable[Site]:
     """Qwen-Image, where no token is modulated by a time of its own."""
     for site in qwen_image(model):
-        yield replace(site, rows=tuple(rows for rows in site.rows if rows.argument == "image_rotary_emb"))
+        yield replace(site, apart=APART, rows=tuple(rows for rows in site.rows if rows.argument == "image_rotary_emb"))
 
 
 @register_family("SD3ControlNetModel", channels=0)
@@ -28,5 +41,5 @@ def sd3_controlnet(model: Model) -> Iterable[Site]:
         return layout({"hidden_states": arguments["controlnet_cond"]})
 
     for site in sd3(model):
-        site = replace(site, layout=of_control, reads=("controlnet_cond",))
+        site = replace(site, apart=APART, layout=of_control, reads=("controlnet_cond",))
         yield site if model.context_embedder is not None else replace(site, joint=False, without={})

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from . import Model, Rows, Site, listed, parts, register_family
-from .image import JOINT, flux, patches
+from .image import JOINT, flux, patches, text_of_each
 
 register_family("LongCatImageTransformer2DModel", "OvisImageTransformer2DModel", time="t/1000", guidance="calls")(flux)
 register_family("BriaTransformer2DModel")(flux)
@@ -16,7 +16,7 @@ def bria_fibo(model: Model) -> Iterable[Site]:
     names = "attention_mask", "joint_attention_kwargs"
     masks = tuple(Rows(name, axis, batched=True) for name in names for axis in (2, 3))
     for site in flux(model):
-        yield replace(site, rows=(*site.rows, *masks))
+        yield replace(site, rows=(*site.rows, *masks), apart=text_of_each(site.name))
 
 
 @register_family("HunyuanImageTransformer2DModel", guidance="calls")

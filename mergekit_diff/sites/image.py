@@ -7,6 +7,7 @@ from typing import Any
 from . import Layout, Model, Rows, Site, listed, parts, register_family
 from .unet import block_roles
 
+CONTROLS = frozenset({"controlnet_block_samples", "controlnet_single_block_samples"})
 JOINT = {"cross_attention": "text and image attend in one self-attention"}
 SKIP = {"block": "it begins by joining its tokens with those of an earlier block, so that it is not x + f(x)"}
 GRID = "its feed-forward is a convolution over the grid"
@@ -50,6 +51,11 @@ def by_list(arguments: Mapping[str, Any]) -> Layout:
     return Layout(sides if f == frames else (f // frames, *sides), start=0)
 
 
+def text_of_each(name: str) -> str:
+    """Why single blocks stay apart where each has a text of its own in its sequence; nothing for the others."""
+    return "each has a text of its own in its sequence" if name.startswith("single") else ""
+
+
 @register_family("FluxTransformer2DModel", time="t/1000", guidance="calls")
 def flux(model: Model) -> Iterable[Site]:
     """Flux and Kontext: blocks of two streams, then blocks in which text and image are one sequence."""
@@ -59,7 +65,7 @@ def flux(model: Model) -> Iterable[Site]:
             block,
             roles=parts(block, self_attention=["attn"], feed_forward=["ff", "proj_mlp"]),
             frame=model, layout=by_ids, reads=("img_ids",),
-            rows=(Rows("image_rotary_emb", 0),), outputs=(0, 2), output=1,
+            rows=(Rows("image_rotary_emb", 0),), outputs=(0, 2), output=1, between=CONTROLS,
             key_value=None, joint=True, rotary=True, without=JOINT,
         )  # fmt: skip
 
@@ -74,7 +80,7 @@ def sd3(model: Model) -> Iterable[Site]:
             block,
             roles=parts(block, self_attention=["attn", "attn2"], feed_forward=["ff"]),
             frame=model, layout=layout, reads=("hidden_states",), output=1,
-            key_value=None, joint=True, without=JOINT,
+            key_value=None, joint=True, without=JOINT, between=frozenset({"block_controlnet_hidden_states"}),
         )  # fmt: skip
 
 
@@ -98,6 +104,7 @@ def hunyuan_dit(model: Model) -> Iterable[Site]:
             roles=block_roles(block),
             frame=model, layout=layout, reads=("hidden_states",), rows=(Rows("image_rotary_emb", 0),),
             key_value=None, rotary=True, without={} if block.skip_linear is None else SKIP,
+            apart="later blocks take the tokens of earlier ones",
         )  # fmt: skip
 
 
@@ -125,7 +132,7 @@ def qwen_image(model: Model) -> Iterable[Site]:
             frame=model, layout=by_shapes, reads=("img_shapes",),
             rows=(Rows("image_rotary_emb", 0, path=(0,)), Rows("modulate_index", 1, batched=True)), output=1,
             passes=frozenset({"encoder_hidden_states", "encoder_hidden_states_mask"}),
-            key_value=None, joint=True, rotary=True, without=JOINT,
+            key_value=None, joint=True, rotary=True, without=JOINT, between=CONTROLS,
         )  # fmt: skip
 
 
@@ -140,5 +147,5 @@ def z_image(model: Model) -> Iterable[Site]:
             roles=parts(block, self_attention=["attention"], feed_forward=["feed_forward"]),
             frame=model, layout=by_list, reads=("x", "patch_size", "f_patch_size"),
             rows=(Rows("freqs_cis", 1, batched=True), *masks),
-            key_value=None, joint=True, rotary=True, without=JOINT,
+            key_value=None, joint=True, rotary=True, without=JOINT, between=CONTROLS,
         )  # fmt: skip

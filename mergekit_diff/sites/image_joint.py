@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import Layout, Model, Rows, Site, listed, parts, register_family
-from .image import JOINT, by_ids, flux, patches
+from .image import JOINT, by_ids, flux, patches, text_of_each
 
 Reader = Callable[[Mapping[str, Any]], Layout]
 FUSED = {"feed_forward": "attention and feed-forward are one module, which is the self_attention here"}
@@ -117,7 +117,7 @@ def hidream(model: Model) -> Iterable[Site]:
             frame=model, layout=layout, reads=("hidden_states", "img_sizes"),
             rows=(Rows("image_rotary_emb", 1, batched=True), Rows("hidden_states_masks", 1, batched=True)),
             passes=frozenset({"encoder_hidden_states", "norm_encoder_hidden_states"}),
-            key_value=None, joint=True, rotary=True, without=JOINT,
+            key_value=None, joint=True, rotary=True, without=JOINT, apart=text_of_each(name),
         )  # fmt: skip
 
 

@@ -51,6 +51,8 @@ class Site:
         without: reasons why this block does not offer a role.
         normalize: makes the input of the block's first attention from the block's, (B, N, C) to (B, N, C), where a norm of the
             tokens alone is between them; None where something else is, such as a norm that also reads the timestep.
+        between: arguments of the frame that are added to the tokens between blocks.
+        apart: why the block before cannot hand it merged tokens, such as "the model adds a control in between"; empty if it can.
         cache: of a causal model, the cache in which keys and values merge; "key_value" is then the only role.
 
     Raises:
@@ -88,6 +90,8 @@ class Site:
     whole_refuses: frozenset[str] = frozenset()
     without: Mapping[str, str] = field(default_factory=dict)
     normalize: Callable[[Tensor], Tensor] | None = None
+    between: frozenset[str] = frozenset()
+    apart: str = ""
     cache: Cached | None = None
 
     def __post_init__(self) -> None:

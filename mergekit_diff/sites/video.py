@@ -10,6 +10,7 @@ from . import ROLES, Layout, Model, Rows, Site, listed, parts, register_family
 from .image import patches
 from .unet import OVER_TIME, block_roles
 
+ADDED = "the model adds to the tokens between blocks"
 LIKE_WAN = ("WanVACETransformer3DModel", "WanAnimateTransformer3DModel", "ChronoEditTransformer3DModel")
 
 
@@ -93,6 +94,7 @@ def wan(model: Model) -> Iterable[Site]:
             frame=model, layout=layout, reads=("hidden_states", "timestep"),
             rows=(Rows("rotary_emb", 1, batched=True), Rows("temb", 1, batched=True)),
             key_value=None, rotary=True, without={"block": "it also returns what other blocks add"} if control else {},
+            apart=ADDED if type(model).__name__ in LIKE_WAN[:2] else "",
         )  # fmt: skip
 
 
