@@ -64,6 +64,31 @@ def test_every_role_computes_on_the_cpu_what_is_counted_on_the_meta_device_and_n
     assert counts["floor of block"].flops["fresh"] == min(each.flops["fresh"] for each in counts.values())
 
 
+def test_blocks_that_share_merged_tokens_compute_less_than_blocks_that_merge_on_their_own(tiny):
+    bench = check(replace(tiny, roles=["block"], blocks=3, spans=[1, 3]))
+    on, every = all_variants(bench, "meta")
+    assert len(find_sites(on.model)) == 3 * len(TRANSFORMERS[tiny.size].kinds)
+    counts = {variant.name: timing.count(on, variant) for variant in every}
+    assert list(counts) == ["base", "floor", "retom", "retom span=3"]
+    assert counts["retom span=3"].tokens == counts["retom"].tokens == counts["floor"].tokens
+    assert counts["floor"].flops["fresh"] <= counts["retom span=3"].flops["fresh"] < counts["retom"].flops["fresh"]
+
+
+WRONG_SPANS = {
+    "blocks of a U-Net": (["blocks=2"], "transformers"),
+    "more than there are blocks": (["size=sd3", "roles=[block]", "spans=[1,2]"], "from 1 to 1"),
+    "another role": (["size=sd3", "blocks=2", "spans=[2]"], "roles=block"),
+    "none": (["spans=[]"], "spans"),
+}
+
+
+@pytest.mark.parametrize(("words", "hint"), WRONG_SPANS.values(), ids=WRONG_SPANS)
+def test_spans_that_cannot_be_are_refused_in_one_line(words, hint):
+    with pytest.raises(ValueError, match=hint) as raised:
+        load_bench(words)
+    assert "\n" not in str(raised.value)
+
+
 def test_a_block_is_called_as_its_model_calls_it_and_computes_finite_numbers(tiny):
     on, every = all_variants(replace(tiny, dtype="bfloat16"))
     assert {parameter.dtype for parameter in on.model.parameters()} == {torch.bfloat16}

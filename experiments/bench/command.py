@@ -67,8 +67,9 @@ def title(bench: Bench) -> str:
         return f"What merging costs besides merging, steps of {bench.size}, batch {bench.batch}"
     (height, width), frames = bench.height_and_width(), bench.num_frames()
     part = {"layer": "attention layer", "block": f"{bench.kind or 'transformer'} block", "step": "denoising step"}[bench.at]
+    number = "one" if bench.blocks == 1 else f"{bench.blocks} of each"
     shape = f"{height}x{width} pixels" + (f", {frames} frames" if frames else "")
-    return f"{bench.size}, one {part}, {shape}, batch {bench.batch}, ratio {bench.ratio}, {bench.dtype}, random weights"
+    return f"{bench.size}, {number} {part}, {shape}, batch {bench.batch}, ratio {bench.ratio}, {bench.dtype}, random weights"
 
 
 def _variants(bench: Bench, entries: Entries) -> tuple[list[dict[str, Any]], Rounds]:

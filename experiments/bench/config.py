@@ -19,7 +19,7 @@ WHAT = ("time", "flops", "scaling", "startup")
 AT = ("layer", "block", "step")
 DEVICES = ("auto", "cpu", "cuda")
 ENOUGH_ROUNDS = 6  # the fewest whose extremes hold their median with 95% probability
-LISTS = {"refresh", "roles", "strategies"}
+LISTS = {"refresh", "roles", "spans", "strategies"}
 PLOTS = (".png", ".svg", ".pdf")
 
 
@@ -41,6 +41,8 @@ class Bench:
         at: one attention "layer" or one "block", both of the finest level of a U-Net, or a whole "step". The "block" of a
             transformer is one of each kind, with all that is around the blocks.
         kind: the only kind of block of a transformer that has several, such as "single" of Flux.
+        blocks: how many of a kind of a transformer's, one after the other.
+        spans: how many consecutive blocks run on the same merged tokens in the role "block"; each strategy has a row for each.
         levels: merge on this many of the finest levels of a step.
         roles: what merges in a block, or several such lists, which take turns; None is every strategy's default.
         gate: "auto" adds a row per strategy in which sites where merging does not pay are skipped, with the predicted gain.
@@ -63,6 +65,8 @@ class Bench:
     refresh: list[int] = field(default_factory=lambda: [1, 20])
     at: str = "block"
     kind: str | None = None
+    blocks: int = 1
+    spans: list[int] = field(default_factory=lambda: [1])
     levels: int = 1
     roles: Any = None
     gate: str = "none"
@@ -115,7 +119,7 @@ def check(bench: Bench) -> Bench:
     for what, value, possible in (("what", bench.what, WHAT), ("at", bench.at, AT), ("device", bench.device, DEVICES)):
         one_of(value, possible, what)
     one_of(bench.dtype, DTYPES, "dtype")
-    for name in ("batch", "rounds", "levels", "threads"):
+    for name in ("batch", "rounds", "blocks", "levels", "threads"):
         value = getattr(bench, name)
         if value is not None and value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
@@ -188,6 +192,11 @@ def _check_transformer(bench: Bench) -> None:
         raise ValueError(f"at: expected block or step for {bench.size}, got layer")
     if bench.kind is not None and (bench.at != "block" or bench.kind not in kinds):
         raise ValueError(f"kind: expected {' or '.join(['None', *kinds])} for {bench.size} at={bench.at}, got {bench.kind}")
+    if bench.blocks > 1 and not (kinds and bench.at == "block"):
+        raise ValueError(f"blocks: expected 1 but for transformers at=block, got {bench.blocks} for {bench.size} at={bench.at}")
+    most = bench.blocks if bench.role_sets() == [("block",)] else 1
+    if not bench.spans or not all(1 <= span <= most for span in bench.spans):
+        raise ValueError(f"spans: expected numbers from 1 to {most}, got {bench.spans}; more need roles=block and as many blocks")
     if bench.frames is not None and frames is None:
         raise ValueError(f"frames: expected none for {bench.size}, which makes images, got {bench.frames}")
     if bench.frames is not None and isinstance(size, Transformer) and (bench.frames < 1 or (bench.frames - 1) % size.per_frame):

@@ -1,4 +1,4 @@
-"""A diffusion transformer to be timed: diffusers' own class at its true width, with one block of each kind or with all."""
+"""A diffusion transformer to be timed: diffusers' own class at its true width, with a few blocks of each kind or with all."""
 
 import os
 from typing import Any
@@ -17,7 +17,7 @@ def transformer_subject(size: Transformer, bench: Bench, device: str) -> Subject
 
     Args:
         size: of the transformer.
-        bench: with ``at="block"``, one block of each kind between the layers that are around the blocks; with "step", all.
+        bench: with ``at="block"``, ``blocks`` of each kind between the layers that are around the blocks; with "step", all.
         device: where.
 
     Raises:
@@ -52,10 +52,10 @@ def _built(size: Transformer, bench: Bench) -> Any:  # noqa: ANN401
     build = getattr(diffusers, size.name)
     if bench.at == "step":
         return build(**size.config).eval()
-    # Two of each kind, of which the first stays: the last block of Stable Diffusion 3 leaves out what follows its text.
-    model = build(**dict(size.config) | {key: 2 for _, key in size.kinds.values()}).eval()
+    # One more of each kind, which goes: the last block of Stable Diffusion 3 leaves out what follows its text.
+    model = build(**dict(size.config) | {key: bench.blocks + 1 for _, key in size.kinds.values()}).eval()
     for kind, (blocks, _) in size.kinds.items():
-        setattr(model, blocks, getattr(model, blocks)[: bench.kind in (None, kind)])
+        setattr(model, blocks, getattr(model, blocks)[: bench.blocks if bench.kind in (None, kind) else 0])
     return model
 
 

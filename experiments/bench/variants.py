@@ -78,7 +78,8 @@ def variants(bench: Bench, entries: Entries, latents: Sequence[int] | None) -> l
         choose = tomesd(bench.ratio, latents)
         every.append(Variant(TOMESD, lambda model: hooked(model, own, bench.levels, choose, keeps), keeps, floor=FLOOR))
     for name, entry in entries.items():
-        every += [_ours(bench, name, *entry), *[_gated(bench, f"{name} {GATED}", *entry)] * (bench.gate == "auto")]
+        every += [_ours(bench, name if span == 1 else f"{name} span={span}", *entry, span) for span in bench.spans]
+        every += [_gated(bench, f"{name} {GATED}", *entry)] * (bench.gate == "auto")
     return every
 
 
@@ -115,12 +116,12 @@ def _floor(bench: Bench, roles: tuple[str, ...]) -> Variant:
     return Variant(name, lambda model: hooked(model, roles, bench.levels, choose), floor=name)
 
 
-def _ours(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, ...]) -> Variant:
+def _ours(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, ...], span: int) -> Variant:
     @contextmanager
     def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:
         # Two steps of one image: the first makes the plan, the second reuses it, unless a schedule has moved on.
         named = roles if bench.roles else None  # of default roles, those that the model does not offer are left out
-        with merging(model, strategy, roles=named, refresh=2, levels=bench.levels) as session:
+        with merging(model, strategy, roles=named, refresh=2, levels=bench.levels, span=span) as session:
             yield lambda: session.report().tokens
 
     return Variant(name, attach, keeps=max(bench.refresh) > 1, floor=_floor_name(bench, roles))
