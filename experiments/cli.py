@@ -127,9 +127,11 @@ def _command(args: argparse.Namespace, words: list[str]) -> int:
         return run_bench(bench, args.json, args.plot)
     if args.command == "leaderboard":
         from .results.leaderboard import board, table
+        from .results.losses import losses
         from .results.pasting import paste
 
-        found = table(board(args.folder))
+        entries = board(args.folder)
+        found = f"{table(entries)}\n\n{losses(entries)}".strip()
         say(found if args.into is None else paste(f"board {args.folder.absolute().name}", found, args.into))
         return 0
     return _report(args)

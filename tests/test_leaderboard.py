@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 from synthetic_run import a_row, a_study
@@ -10,6 +11,7 @@ from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.results import kept
 from mergekit_diff.experiments.results.folder import RunFolder
 from mergekit_diff.experiments.results.leaderboard import COSTS, board
+from mergekit_diff.experiments.results.losses import losses
 
 PROMPTS = 8
 PRIMARY = {"metric": "feature", "better": "lower"}
@@ -63,13 +65,32 @@ def test_a_curve_is_not_read_beyond_its_ends_and_comes_last(keep, tmp_path):
     assert [math.isnan(value) for value, _, _ in entries[-1].at] == [cost < 0.85 for cost in COSTS]
 
 
+def test_where_our_own_strategies_lose_is_said(keep, tmp_path):
+    keep("local-match", far=2.0)
+    keep("closer", far=1e-3)
+    keep("as-close", far=1.9)
+    keep("retom", costs=(0.85, 0.95))
+    lines = losses(board(tmp_path / "board")).splitlines()
+    assert len(lines) == 4 and all(line.startswith(("* `local-match`", "* `retom`")) for line in lines)
+    sized, plain = (next(line for line in lines if f"`local-match` (proportional={sized})" in line) for sized in (True, False))
+    assert "2 curves of others are closer, 2 of them by" not in sized and "`closer`" in sized and "`as-close`" in sized
+    assert re.search(r"4 curves of others are closer, [34] of them", plain)
+    assert sum("has no cell" in line for line in lines) == 2
+
+
+def test_ours_that_lose_to_nobody_say_so(keep, tmp_path):
+    keep("retom")
+    keep("other", far=9.0)
+    assert "no strategy of others is closer" in losses(board(tmp_path / "board"))
+
+
 def test_the_command_prints_the_board_or_pastes_it_into_a_page(keep, tmp_path, capsys):
     keep("retom")
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- board board -->\nold\n<!-- end -->\nafter\n")
     assert main(["leaderboard", str(tmp_path / "board")]) == 0
     printed = capsys.readouterr().out.strip()
-    assert printed.count("`retom`") == 2
+    assert printed.count("| `retom` |") == 2
     assert main(["leaderboard", str(tmp_path / "board"), "--into", str(page)]) == 0
     assert page.read_text() == f"before\n<!-- board board -->\n\n{printed}\n\n<!-- end -->\nafter\n"
 

@@ -18,7 +18,9 @@ from .pairing import RATIO, per_prompt
 from .run import Run
 
 COSTS = (0.9, 0.8, 0.7)
-"""Of a denoising step, as shares of the base's; the board is sorted by the second."""
+"""Of a denoising step, as shares of the base's."""
+SORTED_BY = (1, COSTS[1])
+"""The column and the cost by which the board is sorted."""
 ALIKE = ("model", "prompts", "seeds", "steps", "guidance", "merging", "scheduler", "size", "dtype", "primary")
 """What runs must have in common, by keys of a study, or they measure different things."""
 Interval = tuple[float, float, float]
@@ -61,7 +63,8 @@ def board(folder: Path) -> list[Entry]:
             raise ValueError(f"{run.folder}: expected the {other} of {runs[0].name}, {first}, got another")
     entries = [entry for run in runs for entry in _entries(run)]
     sign = 1 if runs[0].primary is None or runs[0].primary.better == "lower" else -1
-    return sorted(entries, key=lambda entry: [(math.isnan(value), sign * value) for value, _, _ in entry.at[1:] + entry.at[:1]])
+    first = SORTED_BY[0]
+    return sorted(entries, key=lambda entry: [(math.isnan(v), sign * v) for v, _, _ in entry.at[first:] + entry.at[:first]])
 
 
 def _entries(run: Run) -> list[Entry]:
