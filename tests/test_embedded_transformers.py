@@ -199,6 +199,19 @@ def test_an_autoencoder_is_written_after_its_last_step_only(recipe, tmp_path):
     assert recipe.train_vae(folder, 2, 0) == folder / "vae" and (folder / "vae" / "config.json").exists()
 
 
+def test_a_training_may_begin_with_the_weights_of_a_pipeline_folder(recipe, first, tmp_path, monkeypatch):
+    module = first("one", steps=2)
+    flow.train(module)
+    export.export_flow(recipe.flow, module.folder, module.size, tmp_path / "pipeline")
+    again, seen = first("two", steps=2), {}
+    monkeypatch.setattr(flow, "fit", lambda module, *_: seen.update(model=module.model.state_dict(), ema=module.ema))
+    flow.train(again, source=tmp_path / "pipeline")
+    trained = state(module.folder, module.phase.name)
+    mean = {name.removeprefix("ema.model."): w.half().float() for name, w in trained.items() if name.startswith("ema.model.")}
+    assert_same(dict(seen["model"]), mean)
+    assert_same(dict(seen["ema"].model.state_dict()), mean)
+
+
 def test_a_phase_begins_with_the_mean_weights_of_the_one_before_and_needs_it(recipe, first, tmp_path, monkeypatch):
     module = first("one", steps=2)
     before = next(iter(recipe.flow.phases.values()))

@@ -32,6 +32,7 @@ class Traits:
         rotary: as in ``merging``.
         refresh: as in ``merging``.
         gate: as in ``merging``.
+        span: as in ``merging``.
         random: whether the choice depends on a draw.
         halves: whether both halves of guidance have the same representatives, by the strategy itself or by ``share``; so they
             have where there is no guidance.
@@ -46,6 +47,7 @@ class Traits:
     rotary: str | None
     refresh: int
     gate: str
+    span: int
     random: bool
     halves: str
     redrawn: str

@@ -1,6 +1,7 @@
 """Retrain an embedded model: ``python -m mergekit_diff.experiments.models.embedded STAGE --model MODEL``."""
 
 import argparse
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -30,7 +31,11 @@ def main() -> None:
         "--small-steps", type=int, default=3800, help="denoiser steps at half the resolution (default: %(default)s)"
     )
     parser.add_argument("--rate", type=float, help="peak learning rate of the denoiser or transformer (default: depends on it)")
-    parser.add_argument("--from-model", action="store_true", help="start from the shipped weights if there is no checkpoint")
+    parser.add_argument(
+        "--from-model",
+        action="store_true",
+        help="start from the shipped weights, or those of --weights, if there is no checkpoint",
+    )
     parser.add_argument(
         "--tokens", type=int, choices=(256, 1024), default=1024, help="tokens of an image of emoji-flux (default: %(default)s)"
     )
@@ -38,7 +43,9 @@ def main() -> None:
         "--frames", type=int, choices=(1, 9), default=9, help="frames of a video of emoji-video (default: %(default)s)"
     )
     parser.add_argument("--compile", action="store_true", help="compile the transformer while it trains (needs a C++ compiler)")
-    parser.add_argument("--weights", help="pipeline folder of export, evaluate and card (default: that of the package)")
+    parser.add_argument(
+        "--weights", help="pipeline folder of export, evaluate, card and --from-model (default: that of the package)"
+    )
     parser.add_argument("--named", type=int, help="for card: how many a viewer named right on the sheet of evaluate")
     args = parser.parse_args()
     if args.stage not in STAGES[args.model]:
@@ -90,7 +97,10 @@ def _transformer(args: argparse.Namespace, folder: Path) -> object:
         case "vae":
             return recipe.train_vae(folder, args.steps, args.minutes)
         case "transformer":
-            return flow.train(recipe.flow(folder, size, args.steps, args.rate), args.minutes, args.compile)
+            source = weights if args.from_model else None
+            if source is not None and not (folder / "vae").exists():
+                shutil.copytree(source / "vae", folder / "vae")
+            return flow.train(recipe.flow(folder, size, args.steps, args.rate), args.minutes, args.compile, source)
         case "sheet":
             return export.sheet(recipe.flow, folder, size)
         case "export":
