@@ -30,6 +30,20 @@ def test_the_text_is_of_the_rows_that_are_kept():
     assert f"<!-- claims -->\n\n{claims.text(FINDINGS).strip()}\n\n<!-- end -->\n" in path.read_text(encoding="utf-8")
 
 
+def test_the_strongest_stand_in_the_readme_as_the_rows_have_them():
+    listed = claims.strongest(FINDINGS)
+    assert listed.count("\n* ") == 4 and listed.count("`mergekit-diff report experiments/findings/") == 5
+    readme = (FINDINGS.parent.parent / "README.md").read_text(encoding="utf-8")
+    assert f"<!-- strongest findings -->\n\n{listed}\n\n<!-- end -->\n" in readme
+
+
+def test_a_strong_sentence_has_no_numbers_either(tmp_path):
+    one = {"finding": "Half, 0.5x, as far", "study": "share", "cell": "share=['cfg']"}
+    (write(tmp_path) / "claims.yaml").write_text(yaml.safe_dump({"strongest findings": [one]}))
+    with pytest.raises(ValueError, match=r"expected a sentence without numbers, got '0\.5'"):
+        claims.strongest(tmp_path)
+
+
 def test_a_claim_stands_with_its_model_its_effect_and_its_look(tmp_path):
     evidence = {"share": ["share=['cfg']"], "terrain": ["retom, proportional=True, steps=1"]}
     text = claims.text(write(tmp_path, evidence=evidence))
@@ -44,8 +58,8 @@ def test_a_claim_stands_with_its_model_its_effect_and_its_look(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"answer": "It is 0.73x as far."}, "claim 'Is it so.': expected an answer without numbers, got '0.7'"),
-        ({"answer": "A third, 33%, less."}, "expected an answer without numbers, got '33%'"),
+        ({"answer": "It is 0.73x as far."}, "claim 'Is it so.': expected a sentence without numbers, got '0.7'"),
+        ({"answer": "A third, 33%, less."}, "expected a sentence without numbers, got '33%'"),
         ({"evidence": {}}, "expected evidence, got none"),
         ({"evidence": {"share": ["share=['all']"]}}, r"expected a cell of share that is compared, got .*; possible: .*cfg"),
         ({"evidence": {"never-run": ["x"]}}, "expected kept rows in .*never-run, got none"),

@@ -23,6 +23,13 @@ def test_tables_replace_the_old_ones_again_and_again(folder, tmp_path):
         assert mine == "\n\n| a |\n|---|\n| \\1 |\n\n<!-- end -->\ny\n"
 
 
+def test_tables_come_into_an_empty_place_and_what_is_behind_it_stays(folder, tmp_path):
+    text = tmp_path / "README.md"
+    text.write_text("<!-- tables of mine -->\n<!-- end -->\n<!-- tables of other -->\nold\n<!-- end -->\n")
+    paste_tables(folder, text)
+    assert text.read_text().endswith("|\n\n<!-- end -->\n<!-- tables of other -->\nold\n<!-- end -->\n")
+
+
 @pytest.mark.parametrize(("content", "hint"), [("no markers", "tables of mine"), (None, "expected a text file")])
 def test_a_text_without_markers_is_refused_and_left_alone(content, hint, folder, tmp_path):
     text = tmp_path / "README.md"

@@ -1,7 +1,8 @@
 """The project's findings in one text: sentences, and beside each what the kept rows say, with the models that they are of.
 
-``python -m mergekit_diff.experiments.results.claims FOLDER TEXT`` writes it, from ``claims.yaml`` and the rows kept in FOLDER.
-The sentences name no numbers, so that none can differ from the rows.
+``python -m mergekit_diff.experiments.results.claims FOLDER TEXT`` writes it, from ``claims.yaml`` and the rows kept in FOLDER;
+into README, which has the marker of the strongest findings, it writes those. The sentences name no numbers, so that none can
+differ from the rows.
 """
 
 import re
@@ -21,6 +22,8 @@ from .run import Run
 from .tables import DASH, markdown
 
 HEAD = ["model", "study", "cell", "control", "effect [95%]", "PSNR dB", "KID", "prompts", "look", "by the rule"]
+STRONGEST = "strongest findings"
+"""The key of the file and the name of the marker."""
 KEYS = {"question", "answer", "evidence", "confounds", "unknown"}
 NUMBER = re.compile(r"\d+\.\d|\d+ ?%|\d+x\b")
 
@@ -47,8 +50,7 @@ class Claim:
     unknown: str
 
     def __post_init__(self) -> None:
-        if (found := NUMBER.search(self.answer)) is not None:
-            raise ValueError(f"claim {self.question!r}: expected an answer without numbers, got {found[0]!r}")
+        _check_words(self.answer, self.question)
         if not any(self.evidence.values()):
             raise ValueError(f"claim {self.question!r}: expected evidence, got none")
 
@@ -59,11 +61,27 @@ def load(path: Path) -> dict[str, list[Claim]]:
     Raises:
         ValueError: a claim with other keys than it should have, or not as :class:`Claim` says.
     """
-    sections: dict[str, list[dict[str, Any]]] = parse_yaml(read_text(path), str(path))
+    sections = _parsed(path)
     for one in (one for claims in sections.values() for one in claims):
         if set(one) != KEYS:
             raise ValueError(f"{path}: expected claims of {', '.join(sorted(KEYS))}, got {', '.join(sorted(one))}")
     return {title: [Claim(**one) for one in claims] for title, claims in sections.items()}
+
+
+def strongest(folder: Path) -> str:
+    """A Markdown list of single findings, each with its effect, its prompts, its model and the command that shows its rows.
+
+    Raises:
+        ValueError: a sentence has a number, or no such cell was compared.
+    """
+    lines = []
+    for one in _parsed(folder / "claims.yaml", strongest=True):
+        _check_words(one["finding"], one["study"])
+        model, study, _, _, effect, psnr, _, prompts, look, _ = _line(folder, one["study"], one["cell"])
+        beside = f", PSNR {psnr} dB" if psnr != DASH else ""
+        command = f"`mergekit-diff report experiments/findings/{study}`"
+        lines.append(f"* {one['finding'].strip()}: {effect}{beside}; {prompts} prompts, {look} look, `{model}`; {command}")
+    return "\n".join(lines)
 
 
 def text(folder: Path) -> str:
@@ -77,6 +95,17 @@ def text(folder: Path) -> str:
         parts.append(f"## {title}\n")
         parts += [_section(folder, claim) for claim in claims]
     return "\n".join(parts)
+
+
+def _parsed(path: Path, strongest: bool = False) -> Any:  # noqa: ANN401
+    found: dict[str, Any] = parse_yaml(read_text(path), str(path))
+    listed = found.pop(STRONGEST, [])
+    return listed if strongest else found
+
+
+def _check_words(sentence: str, of: str) -> None:
+    if (found := NUMBER.search(sentence)) is not None:
+        raise ValueError(f"claim {of!r}: expected a sentence without numbers, got {found[0]!r}")
 
 
 def _section(folder: Path, claim: Claim) -> str:
@@ -122,4 +151,8 @@ def _read(folder: Path) -> Run:
 
 
 if __name__ == "__main__":
-    print(paste("claims", text(Path(sys.argv[1])), Path(sys.argv[2])))
+    findings, target = Path(sys.argv[1]), Path(sys.argv[2])
+    if f"<!-- {STRONGEST} -->" in read_text(target):
+        print(paste(STRONGEST, strongest(findings), target))
+    else:
+        print(paste("claims", text(findings), target))

@@ -31,7 +31,7 @@ def paste(name: str, content: str, text: Path) -> Path:
     begin, end = f"<!-- {name} -->", "<!-- end -->"
     place = re.compile(rf"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
     old = text.read_text(encoding="utf-8")
-    new, count = place.subn(lambda _: f"\n{content.strip()}\n\n", old)
+    new, count = place.subn(lambda _: f"\n{content.strip()}\n\n", old, count=1)  # or an empty place matches twice
     if not count:
         raise ValueError(f"expected the lines {begin!r} and {end!r} in {text}, got none")
     write_atomically(text, new.encode())
