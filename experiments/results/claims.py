@@ -129,7 +129,7 @@ def _line(folder: Path, study: str, cell: str) -> list[str]:
         raise ValueError(
             f"claims: expected a cell of {study} that is compared, got {cell!r}; possible: {[c.cell for c in run.comparisons]}"
         )
-    kid = next((o for each in run.qualities for o in each if (o.metric, o.cell, o.against) == ("kid", cell, one.against)), None)
+    kid = run.quality_of("kid", cell, one.against)
     look = "second" if study.endswith("-b") or f"{study}-first" in {path.name for path in folder.iterdir()} else "first"
     beside = [_effect(other) if other is not None else DASH for other in (run.beside.get(cell), kid)]
     effect = f"{metrics()[one.metric].label} {_effect(one)}"

@@ -11,7 +11,7 @@ from ..reading import inside, read_json
 from ..study.config import Primary, is_quality
 from ..tasks import Task, task_of_file
 from . import comparison, equal_cost, kept, pairing, quality, summary, tables
-from .comparison import BESIDE, Comparison, Scale
+from .comparison import BESIDE, Comparison, Scale, paired
 from .equal_cost import EqualCost
 from .folder import RunFolder
 from .row import Row, by_cell, newest
@@ -121,6 +121,12 @@ class Run:
         bases = {cell: base for cell in self.cells if (base := self.base_of(cell)) is not None}
         compared = [quality.quality(self.cells, bases, self.scale(name, metrics()[name].better)) for name in names]
         return [comparisons for comparisons in compared if comparisons]
+
+    def quality_of(self, metric: str, cell: str, against: str) -> Comparison | None:
+        """One comparison of :attr:`qualities`, not corrected for the number of cells; None if the rows do not have it."""
+        has = metric in self.study["metrics"] and (metric in self.metrics or any(row.features for row in self.rows))
+        found = paired(self.cells, [(cell, against)], self.scale(metric, metrics()[metric].better)) if has else []
+        return next(iter(found), None)
 
     @property
     def differing(self) -> dict[str, list[str]]:
