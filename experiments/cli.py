@@ -12,6 +12,7 @@ from typing import NoReturn
 from mergekit_diff import __version__
 
 from .extra import check_extra
+from .files import with_remedy
 from .openmp import limit_spinning
 from .terminal import complain, one_line, say
 
@@ -85,8 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return BROKEN_PIPE
     except OSError as error:
-        what = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error.strerror or error)
-        complain(f"error: {what}")
+        complain(f"error: {with_remedy(error)}")
         return 2 if error.errno in NAMES else 1
     except KeyboardInterrupt:
         complain("interrupted; the same command again resumes")

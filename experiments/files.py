@@ -1,9 +1,24 @@
-"""Atomic writes, and a check that a folder can be written to."""
+"""Atomic writes, what to do where the disk refuses one, and a check that a folder can be written to."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    errno.EROFS: "make that disk writable",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "allow access to it"),
+}
+"""By error, what helps. The next write meets the same error, so a run ends at the first."""
+
+
+def with_remedy(error: OSError) -> str:
+    """What went wrong, with which file, and what to do."""
+    what = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error.strerror or error)
+    remedy = REMEDIES.get(error.errno or 0)
+    return what if remedy is None else f"{what}; {remedy}, and run the same command again"
 
 
 def check_writable(out: Path) -> None:

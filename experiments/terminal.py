@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that act on a terminal or change the order of letters, and those that cannot be written; not tab and newline."""
@@ -46,17 +46,20 @@ def show_table(title: str, table: list[list[str]]) -> None:
 
 
 def complain(message: str) -> None:
-    """One line on stderr."""
-    print(f"mergekit-diff: {one_line(message)}", file=sys.stderr)
+    """One line on stderr. Where that cannot be written to, as a log on a full disk, the exit code has to do."""
+    with suppress(OSError):
+        print(f"mergekit-diff: {one_line(message)}", file=sys.stderr)
 
 
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr; yields the function that advances it by one."""
+    """A progress bar on stderr, if somebody sees it; yields the function that advances it by one."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    unseen = not (console.is_terminal or console.is_jupyter)  # in a file it is an empty line, or fails where the disk is full
+    with Progress(*columns, console=console, transient=True, disable=unseen) as progress:
         task = progress.add_task(what, total=total)
         yield lambda: progress.advance(task)

@@ -20,10 +20,12 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
+from ..files import REMEDIES, with_remedy
 from ..models import resolve_device, shared_cores
 from ..study.config import Study
 from ..study.jobs import Job, units
 from ..terminal import progress_bar
+from .ending import Watch, exit_at_once
 from .generation import Generation
 from .result import Result
 
@@ -105,6 +107,7 @@ class Writer(BasePredictionWriter):
 
         Raises:
             InterruptedError: the process received SIGTERM, or lost the process that started it.
+            OSError: the disk is full or cannot be written to, so that no other image could be kept either.
         """
         assert isinstance(pl_module, Worker)
         job, generation = pl_module.jobs[batch], pl_module.generation
@@ -116,10 +119,12 @@ class Writer(BasePredictionWriter):
                 raise prediction
             generation.keep(job, prediction)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in REMEDIES:
+                raise
             self.reasons[f"{job.cell.name}: {type(error).__name__}: {error}"] = None
         self._advance()
         if self._terminated:
-            raise InterruptedError("terminated")
+            raise InterruptedError("terminated; the same command again resumes")
         if not trainer.is_global_zero and os.getppid() != self._parent:
             raise InterruptedError("the process that started this one is gone")
 
@@ -130,8 +135,10 @@ class Writer(BasePredictionWriter):
         another process is gone. Lightning restores the previous handler at the end.
         """
         self._terminated = True
-        if trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(number)
+        launcher: Any = trainer.strategy.launcher
+        if launcher is not None:
+            launcher.kill(number)
+            launcher.procs.clear()  # Lightning would kill this process as soon as one of them has ended
 
 
 def do_jobs(generation: Generation, todo: Sequence[Job], study: Study) -> tuple[list[str], bool]:
@@ -145,12 +152,18 @@ def do_jobs(generation: Generation, todo: Sequence[Job], study: Study) -> tuple[
     writer, lost = Writer(), False
     with _interruptible(), _quiet(), shared_cores(study.device, study.devices, study.threads):
         trainer = _trainer(study, writer)
+        launcher = trainer.strategy.launcher
+        watch = Watch(launcher, lambda reason: exit_at_once(launcher, generation.folder.rows(), todo, reason))
         try:
-            trainer.predict(Worker(generation, todo), return_predictions=False)
-            trainer.strategy.barrier()
+            with watch:
+                trainer.predict(Worker(generation, todo), return_predictions=False)
+                trainer.strategy.barrier()
             _leave_group()
+        except OSError as error:
+            writer.reasons[f"error: {with_remedy(error)}"] = None
+            lost = True
         except Exception as error:
-            writer.reasons[f"{type(error).__name__}: {error}".splitlines()[0]] = None
+            writer.reasons[watch.death() or f"{type(error).__name__}: {error}".splitlines()[0]] = None
             lost = True
     return list(writer.reasons), lost
 

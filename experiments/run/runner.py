@@ -1,7 +1,6 @@
 """Runs a study: does every job that is not done yet, in one process or several, then evaluates the rows."""
 
 import os
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,9 @@ from ..study.jobs import Job, jobs
 from ..study.sweep import cells
 from ..study.traits import notes, records
 from ..terminal import complain, say
+from .ending import complain_of_missing
 from .finish import finish
 from .gating import Gates, decide, gated
-
-NAMED = 50
-"""How many missing images are named at most."""
 
 
 def run(study: Study, command: list[str], fresh: bool = False) -> int:
@@ -68,7 +65,7 @@ def run(study: Study, command: list[str], fresh: bool = False) -> int:
                 say(note)
         reasons, lost = _do_jobs(folder, pipe, todo, study, gates)
         result = Run.read(folder.path)
-        complete = not _complain(result.jobs, todo, reasons)
+        complete = not complain_of_missing(result.jobs, todo, reasons)
         if result.rows and not lost:
             finish(result, study, [gated(cell, gates) for cell in planned], pipe, anew, complete)
         return 0 if complete and not lost else 1
@@ -135,7 +132,7 @@ def _run_worker(folder: RunFolder, study: Study, planned: list[Cell], todo: list
     reasons, lost = _do_jobs(folder, _pipeline(study, planned), todo, study, {})
     for reason in reasons:
         complain(reason)
-    return int(lost and _complain(folder.rows(), todo, []))
+    return int(lost and complain_of_missing(folder.rows(), todo, []))
 
 
 def _do_jobs(folder: RunFolder, pipe: Any, todo: list[Job], study: Study, gates: Gates) -> tuple[list[str], bool]:  # noqa: ANN401
@@ -146,14 +143,3 @@ def _do_jobs(folder: RunFolder, pipe: Any, todo: list[Job], study: Study, gates:
     from .generation import Generation
 
     return do_jobs(Generation(folder, pipe, study.metrics, gates), todo, study)
-
-
-def _complain(done: Collection[str], todo: list[Job], reasons: list[str]) -> bool:
-    """Print why jobs failed and which are not done; whether any is not."""
-    for reason in reasons:
-        complain(reason)
-    absent = [job.id for job in todo if job.id not in done]
-    if absent:
-        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
-        complain(f"error: {len(absent)} of {len(todo)} images are missing: {' '.join(absent[:NAMED])}{more}")
-    return bool(absent)

@@ -1,6 +1,7 @@
 """What the rest of ``experiments`` asks of a task."""
 
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from .frames import Frames
 
 OnStepEnd = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 """diffusers' ``callback_on_step_end``: pipeline, step, timestep and tensors to the tensors that the pipeline goes on with."""
+NAN_TO_PIXELS = "invalid value encountered in cast"
+"""What NumPy says when diffusers makes 8-bit pixels of a decoder's NaN; the latents may all be finite, as in float16."""
 ONCE: Mapping[str, Any] = {"steps": 1, "guidance": 1.0, "frames": None, "size": None, "scheduler": None, "costs": False}
 """What a study cannot choose where the model is called once, without noise."""
 
@@ -107,12 +110,20 @@ class Task(ABC):
             guidance: scale of classifier-free guidance.
             on_step_end: called after every step, if the pipeline supports it.
             **asked: further arguments, which win over those of the model's record; None leaves one to it.
+
+        Raises:
+            RuntimeError: the decoder returned NaN, which would be black pixels.
         """
         observable = "callback_on_step_end" in inspect.signature(pipe.__call__).parameters
-        return pipe(
-            prompt,
-            generator=torch.Generator().manual_seed(seed),
-            output_type="pil",
-            **self.call.keywords(guidance) | {name: value for name, value in asked.items() if value is not None},
-            **({"callback_on_step_end": on_step_end} if observable else {}),
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=NAN_TO_PIXELS, category=RuntimeWarning)
+            try:
+                return pipe(
+                    prompt,
+                    generator=torch.Generator().manual_seed(seed),
+                    output_type="pil",
+                    **self.call.keywords(guidance) | {name: value for name, value in asked.items() if value is not None},
+                    **({"callback_on_step_end": on_step_end} if observable else {}),
+                )
+            except RuntimeWarning:
+                raise RuntimeError(f"the decoded {self.noun} has pixels that are not numbers") from None
