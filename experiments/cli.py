@@ -199,14 +199,18 @@ def _write_report(args: argparse.Namespace) -> int:
         say(finding(run))
         return 0
     from .report import write_report
+    from .results.folder import RunFolder
     from .results.pasting import paste_tables
 
     say(write_report(run))
+    if deleted := RunFolder(run.folder).without_image():
+        files = f"{run.folder / deleted[0].image}" + (f" and {len(deleted) - 1} more" if deleted[1:] else "")
+        complain(f"error: rows without their image are left out: {files}; the command of the run generates it again")
     if args.rows_into is not None:
         say(kept.keep(run.folder, run.rows, args.rows_into))
     if args.tables_into is not None:
         say(paste_tables(run.folder, args.tables_into))
-    return 0
+    return int(bool(deleted))
 
 
 if __name__ == "__main__":

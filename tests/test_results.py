@@ -120,6 +120,17 @@ def test_a_broken_image_is_named_by_the_report_and_made_again_by_the_run(damage,
     assert len(folder.results.read_text().splitlines()) == len(folder.rows()) == 10
 
 
+def test_a_report_names_a_deleted_image_and_is_incomplete(tmp_path, capsys):
+    folder = synthetic_run(tmp_path)
+    first, second = list(folder.rows().values())[6:8]
+    for row in (first, second):
+        (folder.path / row.image).unlink()
+    assert main(["report", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert f"{folder.path / first.image} and 1 more; the command of the run generates it again" in said
+    assert said.count("\n") == 1 and (tmp_path / "report.html").exists()
+
+
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.9, 0.999])
 def test_no_part_of_an_image_is_a_whole_image(share, tmp_path):
     folder = synthetic_run(tmp_path, CELLS[:1], 1, side=64, parts=())

@@ -150,13 +150,15 @@ class RunFolder:
         Raises:
             ValueError: a line is not a row, or names a file elsewhere; names file and line.
         """
-        rows: dict[str, Row] = {}
-        for file in self._files():
-            for number, line in read_lines(file):
-                if line.endswith(b"\n"):  # a crash can leave a last line that is cut off
-                    row = _row(line, f"{file}: line {number}")
-                    rows[row.job] = row
-        return {job: row for job, row in rows.items() if inside(self.path, row.image).is_file()}
+        return {job: row for job, row in self._written().items() if inside(self.path, row.image).is_file()}
+
+    def without_image(self) -> list[Row]:
+        """The rows whose image was deleted, which :meth:`rows` leaves out.
+
+        Raises:
+            ValueError: as :meth:`rows`.
+        """
+        return [row for row in self._written().values() if not inside(self.path, row.image).is_file()]
 
     def done(self) -> dict[str, Row]:
         """The rows of all jobs whose image can be decoded, by job. A resumed run generates all others."""
@@ -166,7 +168,7 @@ class RunFolder:
         """Add a row for good: one whole line that is on the disk when this returns, or nothing.
 
         Raises:
-            OSError: it could not be written.
+            OSError: it could not be written; names the file.
         """
         self.results.parent.mkdir(parents=True, exist_ok=True)
         with self.results.open("ab", buffering=0) as file:
@@ -176,8 +178,9 @@ class RunFolder:
                 if file.write(line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.results))
                 os.fsync(file.fileno())
-            except OSError:
+            except OSError as error:
                 file.truncate(end)  # half a line would spoil the next row
+                error.filename = error.filename or str(self.results)
                 raise
 
     def tidy(self, wanted: Iterable[str]) -> dict[str, Row]:
@@ -199,6 +202,16 @@ class RunFolder:
             for name in ("sets.json", "costs.json", "speed.csv"):
                 (self.path / name).unlink(missing_ok=True)
         return kept
+
+    def _written(self) -> dict[str, Row]:
+        """The last row of every job."""
+        rows: dict[str, Row] = {}
+        for file in self._files():
+            for number, line in read_lines(file):
+                if line.endswith(b"\n"):  # a crash can leave a last line that is cut off
+                    row = _row(line, f"{file}: line {number}")
+                    rows[row.job] = row
+        return rows
 
     def _files(self) -> list[Path]:
         found = sorted((self.path / "results").glob("rank*.jsonl"))
