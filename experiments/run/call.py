@@ -38,12 +38,18 @@ class Steps:
         self._since = time.perf_counter() if self._since is None else self._since
 
     def on_step_end(self, pipe: object, step: int, timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
-        """Record a finished step; the pipeline goes on with the same tensors."""
+        """Record a finished step; the pipeline goes on with the same tensors.
+
+        Raises:
+            RuntimeError: the latents are not finite; no later step mends that.
+        """
         if tensors["latents"].is_cuda:
             torch.cuda.synchronize()
         now = time.perf_counter()
         self.each.append(round(now - (self._since or now), 5))
         self.latents.append(tensors["latents"].detach().float().cpu())
+        if not self.latents[-1].isfinite().all():
+            raise RuntimeError(f"the latents are not finite numbers in {str(tensors['latents'].dtype).removeprefix('torch.')}")
         self._since = time.perf_counter()
         return tensors
 
