@@ -73,15 +73,24 @@ def assert_same(folder, whole):
         assert (folder.path / row["image"]).read_bytes() == (whole.path / row["image"]).read_bytes()
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.nightly)])
-def test_a_run_killed_at_random_moments_has_one_row_a_job_and_the_same_pictures(kills, study, undisturbed):
+NIGHTLY = pytest.mark.nightly
+KILL, TERM = signal.SIGKILL, signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("how", "kills"),
+    [(KILL, 5), (TERM, 3), pytest.param(KILL, 100, marks=NIGHTLY), pytest.param(TERM, 100, marks=NIGHTLY)],
+)
+def test_a_run_killed_at_random_moments_has_one_row_a_job_and_the_same_pictures(how, kills, study, undisturbed):
     whole, seconds = undisturbed
-    folder, draw = RunFolder(study.parent / f"killed{kills}"), random.Random(kills)
+    folder, draw = RunFolder(study.parent / f"{how.name}{kills}"), random.Random(kills)
     for _ in range(kills):
         child = start_child(study, folder.path)
         time.sleep(draw.uniform(0.1, 0.7) * seconds)
-        os.kill(child.pid, signal.SIGKILL)
+        os.kill(child.pid, how)
         child.join()
+        assert child.exitcode in {KILL: {0, -KILL}, TERM: {0, 1, -TERM}}[how]
+        assert len({row["job"] for row in rows(folder)}) == len(rows(folder))
     child = start_child(study, folder.path)
     child.join()
     assert child.exitcode == 0
@@ -164,6 +173,29 @@ def test_a_process_that_dies_is_exit_code_1_and_what_is_missing_is_named(rank, s
     named = said.split("images are missing:")[1].split(";")[0].split()
     assert set(named).isdisjoint(done) or rank  # the other process may write on while the first one looks
     assert len(named) >= JOBS - len(done)
+
+
+def started(pid):
+    """The process that a run with devices=2 has started; None before."""
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(None, 2) for line in listed.splitlines()]
+    return next((int(own) for own, parent, words in lines if int(parent) == pid and "experiments.cli" in words), None)
+
+
+@pytest.mark.parametrize("written", [0, pytest.param(1, marks=NIGHTLY), pytest.param(JOBS // 2, marks=NIGHTLY)])
+def test_a_run_whose_second_process_dies_says_so_and_what_is_missing(written, study, tmp_path):
+    words = ["-m", "mergekit_diff.experiments.cli", "run", str(study), f"out={tmp_path / 'out'}", "devices=2", "steps=10"]
+    process = subprocess.Popen([sys.executable, *words], text=True, stderr=subprocess.PIPE)
+    own = tmp_path / "out" / "results" / "rank1.jsonl"
+    while (child := started(process.pid)) is None or written > (own.read_bytes().count(b"\n") if own.exists() else 0):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert said.startswith("mergekit-diff: error: process 1 of 2 ended by signal 9; the same command again resumes\n")
+    done = {row["job"] for row in rows(RunFolder(tmp_path / "out"))} if written else set()
+    assert len(done) == JOBS or f"{JOBS - len(done)} of {JOBS} images are missing" in said
 
 
 KILLER = """
