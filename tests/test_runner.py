@@ -154,7 +154,8 @@ def test_a_failure_of_the_disk_is_one_line_and_exit_code_1(words, monkeypatch, c
 
     monkeypatch.setattr("mergekit_diff.experiments.results.summary.write_csv", full)
     assert main(words) == 1
-    assert capsys.readouterr().err.strip() == "mergekit-diff: error: No space left on device: report.html"
+    said = "No space left on device: report.html; free some space, and run the same command again"
+    assert capsys.readouterr().err.strip() == f"mergekit-diff: error: {said}"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
