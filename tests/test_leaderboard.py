@@ -3,14 +3,16 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 from synthetic_run import a_row, a_study
 
+import mergekit_diff.experiments
 from mergekit_diff.experiments.cli import main
 from mergekit_diff.experiments.results import kept
 from mergekit_diff.experiments.results.folder import RunFolder
-from mergekit_diff.experiments.results.leaderboard import COSTS, board
+from mergekit_diff.experiments.results.leaderboard import COSTS, board, table
 from mergekit_diff.experiments.results.losses import losses
 
 PROMPTS = 8
@@ -65,6 +67,13 @@ def test_a_curve_is_not_read_beyond_its_ends_and_comes_last(keep, tmp_path):
     assert [math.isnan(value) for value, _, _ in entries[-1].at] == [cost < 0.85 for cost in COSTS]
 
 
+def test_the_page_has_the_board_of_the_kept_runs():
+    experiments = Path(mergekit_diff.experiments.__path__[0])
+    entries = board(experiments / "findings" / "zoo")
+    page = (experiments.parent / "docs" / "findings" / "leaderboard.md").read_text(encoding="utf-8")
+    assert f"<!-- board zoo -->\n\n{table(entries)}\n\n{losses(entries)}\n\n<!-- end -->\n" in page
+
+
 def test_where_our_own_strategies_lose_is_said(keep, tmp_path):
     keep("local-match", far=2.0)
     keep("closer", far=1e-3)
@@ -73,8 +82,8 @@ def test_where_our_own_strategies_lose_is_said(keep, tmp_path):
     lines = losses(board(tmp_path / "board")).splitlines()
     assert len(lines) == 4 and all(line.startswith(("* `local-match`", "* `retom`")) for line in lines)
     sized, plain = (next(line for line in lines if f"`local-match` (proportional={sized})" in line) for sized in (True, False))
-    assert "2 curves of others are closer, 2 of them by" not in sized and "`closer`" in sized and "`as-close`" in sized
-    assert re.search(r"4 curves of others are closer, [34] of them", plain)
+    assert "2 curves of others are closer, 2 by" not in sized and "`closer`" in sized and "`as-close`" in sized
+    assert re.search(r"4 curves of others are closer, [34] by", plain)
     assert sum("has no cell" in line for line in lines) == 2
 
 

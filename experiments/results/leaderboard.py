@@ -17,7 +17,7 @@ from .numbers import DASH, show
 from .pairing import RATIO, per_prompt
 from .run import Run
 
-COSTS = (0.9, 0.8, 0.7)
+COSTS = (0.8, 0.75, 0.7)
 """Of a denoising step, as shares of the base's."""
 SORTED_BY = (1, COSTS[1])
 """The column and the cost by which the board is sorted."""

@@ -38,7 +38,8 @@ def _said(closer: Sequence[Entry], own: Entry, column: int) -> str:
     apart = sum(_apart(entry, own, column) for entry in closer)
     names = ", ".join(f"{_name(entry)} ({show(entry.at[column][0], 4)})" for entry in closer[:NAMED])
     rest = f" and {len(closer) - NAMED} more" if len(closer) > NAMED else ""
-    return f"{len(closer)} curves of others are closer, {apart} of them by intervals that do not meet: {names}{rest}."
+    curves = "1 curve of others is" if len(closer) == 1 else f"{len(closer)} curves of others are"
+    return f"{curves} closer, {apart} by intervals that do not meet: {names}{rest}."
 
 
 def _apart(entry: Entry, own: Entry, column: int) -> bool:
