@@ -62,19 +62,21 @@ def check_site(site: Site, roles: Iterable[str]) -> None:
         roles: those that will be used.
 
     Raises:
-        ValueError: an argument is in none of them.
+        ValueError: an argument is in none of them; names the argument and the class.
     """
+    block, own = f"the block ({type(site.block).__name__})", [type(part).__name__ for part in site.parts("self_attention")]
+    attends = f"the self-attention ({', '.join(dict.fromkeys(own))})"
     attention = [name for part in site.parts("self_attention") for name in Signature(part).names]
     parts = [name for role in site.roles for part in site.parts(role) for name in _names(part)]
     for rows in site.rows:
-        _expect(rows.argument, {*Signature(site.block).names, *parts}, "the block or its parts", site)
+        _expect(rows.argument, {*Signature(site.block).names, *parts}, f"{block} or its parts", site)
     if site.frame is not None:
         for name in site.reads:
             _expect(name, set(Signature(site.frame).names), type(site.frame).__name__, site)
     if "key_value" in roles and site.offers("key_value") and site.key_value is not None:
-        _expect(site.key_value, set(attention), "the self-attention", site)
+        _expect(site.key_value, set(attention), attends, site)
     if site.cache is not None:
-        for names, where in ((Signature(site.block).names, "the block"), (attention, "the self-attention")):
+        for names, where in ((Signature(site.block).names, block), (attention, attends)):
             if set(names).isdisjoint(site.cache.arguments):
                 _expect(site.cache.arguments[0], set(names), where, site)
 
