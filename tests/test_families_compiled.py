@@ -43,3 +43,16 @@ def test_grids_of_as_many_tokens_have_plans_of_their_own(recorder):
             predict(model, inputs | {"img_ids": ids, "timestep": torch.full((2,), t)})
         grids = {grid for _, grid in session.plans().values()}
     assert [ctx.grid for ctx in seen if ctx.depth == 0] == [(H, W), (W, H)] and grids == {(W, H)}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("role", ("self_attention", "key_value", "block"))
+def test_a_strategy_of_frames_compiles_to_the_bit(role):
+    model, inputs = build("wan")
+    with merging(model, "vidtome", roles=role, refresh=2) as session:
+        expected = series(model, inputs)
+        session.new_image()
+        session.compile(backend="aot_eager")
+        compiled = series(model, inputs)
+        assert session.report().merged
+    assert all(map(torch.equal, compiled, expected))
