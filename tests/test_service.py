@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from held import tensors
 from tiny import tiny_unet
 from torch.overrides import _get_current_function_mode_stack
 
@@ -112,13 +113,6 @@ def test_threads_with_a_model_each_do_not_meet(latents, predict):
     for thread in threads:
         thread.join(120)
     assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
-
-
-def tensors():
-    """Number and bytes of all tensors that are alive."""
-    gc.collect()
-    alive = [one for one in gc.get_objects() if isinstance(one, torch.Tensor)]
-    return len(alive), sum(one.numel() * one.element_size() for one in alive)
 
 
 @pytest.mark.parametrize("sessions", [10, pytest.param(200, marks=pytest.mark.nightly)])
