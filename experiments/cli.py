@@ -1,7 +1,6 @@
 """The command ``mergekit-diff``. Everything heavy is imported inside the commands, so that help is instant."""
 
 import argparse
-import csv
 import errno
 import os
 import sys
@@ -179,14 +178,6 @@ def _run(args: argparse.Namespace, words: list[str]) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    try:
-        return _write_report(args)
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, csv.Error) as error:
-        what = f"{type(error).__name__}: {error}"  # each file can be read, but no run wrote them together
-        raise ValueError(f"expected the files of a run in {args.folder}, got some that do not belong together: {what}") from error
-
-
-def _write_report(args: argparse.Namespace) -> int:
     from .results import kept
     from .results.run import Run
 

@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -22,6 +23,9 @@ LINE = 16 * 2**20
 """Bytes of a line: the features of a thousand frames take 1 MiB."""
 LINES = 2**30
 """Bytes of all lines of a file together."""
+
+LARGEST = 1e100
+"""Of a number in a file: no sum, square or mean of such numbers overflows."""
 
 
 class Data(yaml.SafeLoader):
@@ -170,7 +174,9 @@ def inside(folder: Path, name: str) -> Path:
 
 @cache
 def fits(hint: Any) -> Callable[[Any], bool]:  # noqa: ANN401
-    """What tells whether JSON data is as annotated: a union of None, finite numbers, text, lists and mappings.
+    """What tells whether JSON data is as annotated: a union of None, numbers, text, literals, lists, mappings and typed dicts.
+
+    Numbers are smaller than LARGEST; those annotated as ``Real`` may also be infinite or NaN. Typed dicts may have further keys.
 
     >>> fits(list[float | None])([1, 0.5, None]), fits(list[float])([float("inf")]), fits(int)(True)
     (True, False, False)
@@ -178,20 +184,56 @@ def fits(hint: Any) -> Callable[[Any], bool]:  # noqa: ANN401
     kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
     if kind is Any:
         return lambda value: True
+    if kind is typing.Literal:
+        return lambda value: type(value) is str and value in inner
+    if typing.is_typeddict(kind):
+        checks = {name: fits(one) for name, one in typing.get_type_hints(kind).items()}
+        return lambda value: (
+            isinstance(value, dict)
+            and kind.__required_keys__ <= value.keys()
+            and all(check(value[name]) for name, check in checks.items() if name in value)
+        )
     if kind in (types.UnionType, typing.Union):
         options = [fits(one) for one in inner]
         return lambda value: any(option(value) for option in options)
     if kind is int:
-        return lambda value: type(value) is int
+        return lambda value: type(value) is int and abs(value) < LARGEST
     if kind is float:
-        return lambda value: type(value) in (int, float) and -math.inf < value < math.inf
+        return lambda value: type(value) in (int, float) and abs(value) < LARGEST
+    if kind is Real:
+        return lambda value: type(value) in (int, float) and (abs(value) < LARGEST or not math.isfinite(value))
     if kind is Mapping:
         each = fits(inner[1])
-        return lambda value: isinstance(value, dict) and all(map(each, value.values()))
+        return lambda value: isinstance(value, dict) and all(type(key) is str for key in value) and all(map(each, value.values()))
     if kind is list:
         each = fits(inner[0])
         return lambda value: isinstance(value, list) and all(map(each, value))
     return lambda value: isinstance(value, kind)
+
+
+def misfit(value: Any, hint: Any, place: str = "") -> str | None:  # noqa: ANN401
+    """What of some data is not as annotated, in words; None if everything is. Arguments as :func:`fits`.
+
+    >>> misfit({"base": {"share": "x"}}, Mapping[str, Mapping[str, float]])
+    "'x' at base.share"
+    """
+    if fits(hint)(value):
+        return None
+    for name, inner in _parts(hint, value).items():
+        if name not in value and name in getattr(hint, "__required_keys__", ()):
+            return f"nothing at {place}{name}"
+        if name in value and (wrong := misfit(value[name], inner, f"{place}{name}.")) is not None:
+            return wrong
+    return f"{str(value)[:50]!r}{f' at {place[:-1]}' if place else ''}"
+
+
+def _parts(hint: Any, value: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    """The annotations of the values of a mapping by their keys."""
+    if not isinstance(value, dict):
+        return {}
+    if typing.is_typeddict(hint):
+        return typing.get_type_hints(hint)
+    return dict.fromkeys(value, typing.get_args(hint)[1]) if typing.get_origin(hint) is Mapping else {}
 
 
 def _opened(path: Path, most: int) -> IO[bytes]:

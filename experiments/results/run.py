@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..metrics import Metric, metrics
-from ..reading import inside, read_json
+from ..reading import inside
 from ..study.config import Primary, is_quality
 from ..tasks import Task, task_of_file
-from . import comparison, equal_cost, kept, pairing, quality, summary, tables
+from . import comparison, equal_cost, kept, pairing, quality, stored, summary, tables
 from .comparison import BESIDE, Comparison, Scale, paired
 from .equal_cost import EqualCost
-from .folder import RunFolder
+from .folder import CONFIG, RunFolder
 from .row import Row, by_cell, newest
 from .summary import Line
 
@@ -42,10 +42,11 @@ class Run:
         """Read a run folder or a kept finding.
 
         Raises:
-            ValueError: it is neither, or a row of it cannot be read.
+            ValueError: it is neither, or its configuration or a row of it is not what a run writes.
         """
         files = RunFolder(folder)
         config = files.config()
+        stored.check_config(config, files.path / CONFIG)
         if kept.is_kept(folder):
             return cls(folder, config, kept.read_rows(folder))
         return cls(folder, config, _ordered(newest(files.rows().values()), config["study"]["prompts"]))
@@ -175,7 +176,7 @@ class Run:
     @cached_property
     def costs(self) -> dict[str, dict[str, Any]]:
         """Costs by cell."""
-        return self._json("costs.json")
+        return stored.costs(self.folder)
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -185,19 +186,18 @@ class Run:
     @cached_property
     def sets(self) -> dict[str, dict[str, Any]]:
         """Values of whole sets of images by cell, then by metric."""
-        return self._json("sets.json")
+        return stored.sets(self.folder)
 
     @cached_property
     def maps(self) -> dict[str, dict[str, Any]]:
         """What was merged where in the first image of every cell that has it."""
         names = {row.cell: name for row in reversed(self.rows) if inside(self.folder, name := f"maps/{row.job}.json").exists()}
-        return {cell: self._json(names[cell]) for cell in self.cells if cell in names}
+        return {cell: stored.maps(self.folder, names[cell]) for cell in self.cells if cell in names}
 
     @cached_property
     def speed(self) -> list[dict[str, str]]:
         """Times of one transformer block, a line for every variant."""
-        path = inside(self.folder, "speed.csv")
-        return summary.read_csv(path) if path.exists() else []
+        return stored.speed(self.folder)
 
     def interval(self, cell: str, metric: str) -> Interval:
         """Mean and 95% interval over the prompts of a cell; NaN if nothing was measured."""
@@ -217,13 +217,6 @@ class Run:
     @cached_property
     def _intervals(self) -> dict[tuple[str, str], Interval]:
         return {}
-
-    def _json(self, name: str) -> dict[str, Any]:
-        path = inside(self.folder, name)
-        found = read_json(path) if path.exists() else {}
-        if not isinstance(found, dict):
-            raise ValueError(f"expected a mapping in {path}, got {type(found).__name__}")
-        return found
 
 
 def _ordered(rows: Iterable[Row], prompts: Sequence[str]) -> list[Row]:

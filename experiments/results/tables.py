@@ -125,7 +125,7 @@ def per_image(names: Sequence[str]) -> list[str]:
 def _fidelity_row(line: Line, names: Sequence[str]) -> list[str]:
     name = line.cell + (" (control)" if line.role == "control" else "")
     before, after = line.tokens_before, line.tokens_after
-    tokens = DASH if before is None else f"{before:,.0f} → {after:,.0f}"
+    tokens = DASH if before is None or after is None else f"{before:,.0f} → {after:,.0f}"
     values = [_number(line.metrics[name], 2 if name == "psnr" else 4) for name in per_image(names)]
     ratios = [_number(line.asked, 3), _number(line.granted, 3)]
     return [name, tokens, *ratios, plan_every(line), *values, _number(line.seconds, 2), str(line.n)]
