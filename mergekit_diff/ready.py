@@ -71,10 +71,12 @@ class ReadyPlan:
         """Every group's mean, by the plan's weights if it has any: (B, N, C) to (B, M, C)."""
         # embedding_bag reduces runs of rows in one pass, whatever the sizes of the groups. index_add_ would need a zeroed output
         # and a division, is nondeterministic on CUDA, and was no faster (2 x 4,096 x 320, one thread: 3.5 against 3.8 ms).
-        weights = None if self.weights is None else self.weights.to(x.dtype)
+        wide = x.dtype == torch.float16 and x.device.type == "cpu"  # torch 2.13 stores the sum, which may overflow, to divide it
+        flat = (x.float() if wide else x).reshape(-1, x.shape[-1])
+        weights = None if self.weights is None else self.weights.to(flat.dtype)
         mode = "mean" if weights is None else "sum"
-        rows = F.embedding_bag(self.order, x.reshape(-1, x.shape[-1]), self.offsets, mode=mode, per_sample_weights=weights)
-        return rows.view(self.batch, self.num_groups, x.shape[-1])
+        rows = F.embedding_bag(self.order, flat, self.offsets, mode=mode, per_sample_weights=weights)
+        return rows.to(x.dtype).view(self.batch, self.num_groups, x.shape[-1])
 
     def largest(self, x: Tensor) -> Tensor:
         """The largest value of every group, channel by channel: (B, N, C) to (B, M, C)."""

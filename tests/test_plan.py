@@ -122,6 +122,13 @@ def test_weighted_plan_keeps_the_dtype_of_the_tokens(dtype):
     torch.testing.assert_close(y[0, 0].double(), expected, **CLOSE[dtype])
 
 
+@pytest.mark.parametrize("weight", (None, torch.full((1, 14), 1 / 14)), ids=("plain", "weighted"))
+def test_mean_of_large_half_precision_tokens_does_not_overflow(weight):
+    x = torch.full((1, 14, 2), 60000.0, dtype=torch.float16)
+    plan = MergePlan(torch.zeros(1, 14, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long), weight)
+    torch.testing.assert_close(plan.merge(x), x[:, :1], atol=0, rtol=1e-3)
+
+
 def test_plan_of_one_row_serves_every_batch():
     target = torch.tensor([[0, 0, 2, 2, 4]])
     for weight in (None, shares(target)):
