@@ -98,8 +98,9 @@ class Fourier(SimilarityMetric):
         return Cosine()(spectrum, spectrum if b is a else self._spectrum(b)).to(a.dtype)
 
     def _spectrum(self, x: Tensor) -> Tensor:
-        kept = max(1, int(self.keep * x.shape[-1]))
-        return torch.fft.fft(_wide(x), dim=-1).real[..., :kept]
+        kept, wide = max(1, int(self.keep * x.shape[-1])), _wide(x)
+        values = torch.fft.fft(wide, dim=-1).real if x.numel() else wide  # MKL refuses to transform no token at all
+        return values[..., :kept]
 
 
 def _wide(x: Tensor) -> Tensor:

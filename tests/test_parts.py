@@ -407,6 +407,12 @@ def test_metric_keeps_shape_and_dtype_and_finds_a_token_most_like_itself(name, d
     torch.testing.assert_close(metric(unit, unit.clone()), own, atol=2e-2, rtol=2e-2)
 
 
+@pytest.mark.parametrize("name", names("metric"))
+def test_no_token_is_compared_where_there_is_none(name, tokens):
+    none, some = tokens(2, 0), tokens(2, 5)
+    assert make("metric", name)(none, some).shape == (2, 0, 5) and make("metric", name)(none, none).shape == (2, 0, 0)
+
+
 @pytest.mark.parametrize("name", ("euclidean", "manhattan"))
 def test_a_small_distance_of_long_tokens_is_not_lost_in_rounding(name, tokens):
     a = 100 + 0.01 * tokens(2, 9)
