@@ -18,14 +18,8 @@ FAULTS = (Exception, SystemExit)
 
 @cache
 def load_plugins() -> None:
-    """Import every module of the entry-point group ``mergekit_diff.plugins``; warn of each one that does not import.
-
-    A module of this package that does not import is a bug, not a plug-in that fails, and raises.
-    """
+    """Import every module of the entry-point group ``mergekit_diff.plugins``; warn of each one that does not import."""
     for entry in importlib.metadata.entry_points(group=GROUP):
-        if entry.value.partition(".")[0] == __package__:
-            entry.load()
-            continue
         try:
             entry.load()
         except FAULTS as error:

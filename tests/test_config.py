@@ -77,7 +77,7 @@ def test_words_reach_the_cell(study_file):
     assert cell.strategy.ratio.value == 0.25
     assert cell.strategy.metric.name == "dot"
     filled = {"refresh": 20, "roles": ["self_attention"], "levels": None, "share": [], "gate": "none", "proportional": None}
-    assert cell.merging == filled | {"rotary": None, "seed": 7, "whole": None}
+    assert cell.merging == filled | {"rotary": None, "seed": 7, "whole": None, "span": 1}
 
 
 def test_a_swept_setting_reaches_the_part_that_is_swept_after_it(study_file):

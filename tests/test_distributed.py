@@ -182,7 +182,8 @@ def started(pid):
     return next((int(own) for own, parent, words in lines if int(parent) == pid and "experiments.cli" in words), None)
 
 
-@pytest.mark.parametrize("written", [0, pytest.param(1, marks=NIGHTLY), pytest.param(JOBS // 2, marks=NIGHTLY)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("written", [0, 1, JOBS // 2])
 def test_a_run_whose_second_process_dies_says_so_and_what_is_missing(written, study, tmp_path):
     words = ["-m", "mergekit_diff.experiments.cli", "run", str(study), f"out={tmp_path / 'out'}", "devices=2", "steps=10"]
     process = subprocess.Popen([sys.executable, *words], text=True, stderr=subprocess.PIPE)
