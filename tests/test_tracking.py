@@ -24,8 +24,10 @@ from mergekit_diff.experiments.tracking.sweep_config import sweep_config
 
 PROMPTS = ["a <noto> apple", "a flat cat"]
 STEPS = 3
-SITE = {"site": "down_blocks.0.attentions.0", "role": "self_attention", "by_step": {str(s): [64, 32 - s] for s in range(STEPS)}}
-MAP = {"site": SITE["site"], "role": "self_attention", "grid": [2, 2], "assign": [0, 0, 1, 2], "rep": [0, 2, 3]}
+PLACE = {"site": "down_blocks.0.attentions.0", "role": "self_attention", "stage": "down", "grid": [2, 2]}
+COUNTS = {"level": 0, "tokens": 64, "kept": 31.0, "asked": 0.5, "granted": 0.5, "plans": 1, "note": ""}
+SITE = PLACE | COUNTS | {"by_step": {str(step): [64, 32 - step] for step in range(STEPS)}}
+MAP = PLACE | {"assign": [0, 0, 1, 2], "rep": [0, 2, 3]}
 
 
 def row(cell, number, prompt):
@@ -78,7 +80,8 @@ def files(path):
 
 
 def test_a_run_a_cell_has_its_settings_means_and_history(folder, capfd):
-    (folder.path / "sets.json").write_text(json.dumps({"r0.25": {"kid": {"value": 0.01, "n": 2}}}))
+    kid = {"value": 0.01, "low": 0.0, "high": 0.02, "floor": 0.0, "n": 2, "reference_n": 2, "made_by": "a network"}
+    (folder.path / "sets.json").write_text(json.dumps({"r0.25": {"kid": kid}}))
     (folder.path / "costs.json").write_text(json.dumps({"r0.25": {"flops": 7}}))
     tracked(folder)
     assert capfd.readouterr() == ("", "")
