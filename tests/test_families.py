@@ -12,6 +12,7 @@ import torch
 from family_table import PAGE, RECORD, page, record
 from left_out_video import VIDEO
 from tiny_families import FAMILIES, JOINT, TRANSFORMERS, VIDEO_UNETS, build, predict
+from tiny_family import Pairs
 
 from mergekit_diff import Layout, MergePlan, MergeStrategy, RatioSchedule, gate, make, merging
 from mergekit_diff.arguments import Signature
@@ -24,17 +25,6 @@ from mergekit_diff.sites import families as registered
 
 CELLS = [(name, role) for name, tiny in FAMILIES.items() for role in ROLES if role not in tiny.lacking]
 ATTENTIONS = [(name, role) for name, role in CELLS if name in TRANSFORMERS and role in ("self_attention", "key_value", "block")]
-
-
-@dataclass(frozen=True)
-class Pairs(MergeStrategy):
-    """Every second token merges into the one before it."""
-
-    ratio: RatioSchedule = Constant(0.5)
-
-    def plan(self, x, ctx):
-        target = torch.arange(x.shape[1])
-        return MergePlan.from_target((target - target % 2)[None], (x.shape[1] + 1) // 2)
 
 
 @dataclass(frozen=True)

@@ -122,3 +122,12 @@ def test_what_is_no_board_is_refused_in_one_line(keep, tmp_path, capsys):
     assert main(["leaderboard", str(tmp_path / "board"), "--into", str(page)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and "kept runs" in lines[0] and "costs" in lines[1] and "<!-- board board -->" in lines[2]
+
+
+def test_a_kept_run_names_no_folder_of_the_machine(tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "tomesd")
+    out = str(folder.path)
+    folder.write_config(a_study(prompts=[], out=out), ["run", "zoo", f"out={out}", "wandb.mode=disabled"])
+    config = RunFolder(kept.keep(folder.path, [a_row()], tmp_path / "board")).config()
+    assert config["study"]["out"] == "runs/tomesd"
+    assert config["command"] == "mergekit-diff run zoo out=runs/tomesd wandb.mode=disabled"

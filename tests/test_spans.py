@@ -6,10 +6,9 @@ import pytest
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from tiny_families import FAMILIES, build, predict
-from tiny_family import changed, randn, strengthened
+from tiny_family import Pairs, changed, randn, strengthened
 
-from mergekit_diff import MergePlan, MergeStrategy, RatioSchedule, Site, merging
-from mergekit_diff.schedules import Constant
+from mergekit_diff import MergePlan, MergeStrategy, Site, merging
 from mergekit_diff.sites import find_sites
 from mergekit_diff.spans import spans
 
@@ -25,17 +24,6 @@ SEVERAL = [
     for name, tiny in FAMILIES.items()
     if tiny.grid is not None and "block" not in tiny.lacking and name not in (*REFUSED, *ALONE, "flux_controlnet_union")
 ]
-
-
-@dataclass(frozen=True)
-class Pairs(MergeStrategy):
-    """Every second token merges into the one before it."""
-
-    ratio: RatioSchedule = Constant(0.5)
-
-    def plan(self, x, ctx):
-        target = torch.arange(x.shape[1])
-        return MergePlan.from_target((target - target % 2)[None], (x.shape[1] + 1) // 2)
 
 
 def deeper(name):

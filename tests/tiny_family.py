@@ -1,4 +1,4 @@
-"""What the laws need to know of a tiny random model: how it is built and called, and what is expected of its family."""
+"""What the laws need to know of a tiny random model, how it is built and called and what its family can do, and a strategy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
+
+from mergekit_diff import MergePlan, MergeStrategy, RatioSchedule
+from mergekit_diff.schedules import Constant
 
 H, W, FRAMES, WORDS = 8, 12, 3, 7
 
@@ -35,6 +38,17 @@ class Tiny:
     def lacking(self) -> tuple[str, ...]:
         """The roles that none of its blocks offers."""
         return (*self.without, "cross_attention") if self.joint else self.without
+
+
+@dataclass(frozen=True)
+class Pairs(MergeStrategy):
+    """Every second token merges into the one before it."""
+
+    ratio: RatioSchedule = Constant(0.5)
+
+    def plan(self, x, ctx):
+        target = torch.arange(x.shape[1])
+        return MergePlan.from_target((target - target % 2)[None], (x.shape[1] + 1) // 2)
 
 
 FAMILIES: dict[str, Tiny] = {}

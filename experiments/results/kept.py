@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from .folder import CONFIG
 from .row import Row
 
 ROWS = "rows.jsonl.gz"
-COPIED = (CONFIG, "sets.json", "costs.json")
+COPIED = ("sets.json", "costs.json")
 
 
 def keep(folder: Path, rows: Sequence[Row], into: Path) -> Path:
@@ -24,11 +25,19 @@ def keep(folder: Path, rows: Sequence[Row], into: Path) -> Path:
         into: parent of the new folder.
     """
     target = into / folder.absolute().name
+    if (folder / CONFIG).is_file():
+        write_atomically(target / CONFIG, _portable((folder / CONFIG).read_text(encoding="utf-8"), target.name).encode())
     for name in COPIED:
         if (folder / name).is_file():
             write_atomically(target / name, (folder / name).read_bytes())
     write_atomically(target / ROWS, gzip.compress(b"".join(row.line() for row in rows), mtime=0))
     return target
+
+
+def _portable(config: str, name: str) -> str:
+    """The text of a configuration with ``runs/name`` for the run's folder, where that is an absolute path of one machine."""
+    out = re.search(r"^  out: (/.+)$", config, re.MULTILINE)
+    return config.replace(out[1], f"runs/{name}") if out else config
 
 
 def is_kept(folder: Path) -> bool:

@@ -44,6 +44,8 @@ def sheet(kind: type[Flow], folder: Path, size: int) -> Path:
 def export_flow(kind: type[Flow], folder: Path, size: int, target: Path) -> Path:
     """Write the last checkpoint of a transformer as a pipeline folder with a record of how it is called; returns ``target``."""
     module, _ = trained(kind, folder, size)
-    module.pipeline().to(torch.float16).save_pretrained(target, safe_serialization=True)
+    pipe = module.pipeline().to(torch.float16)
+    pipe.vae.register_to_config(_name_or_path="")  # diffusers notes where it was read: a folder of the machine that trained
+    pipe.save_pretrained(target, safe_serialization=True)
     kind.call.write(target)
     return target

@@ -15,7 +15,7 @@ from ..scenes import seeded
 from . import samples
 from .model import new_vae
 
-PHASE = Phase("vae", "autoencoder", steps=4_000, batch=8, rate=1e-3)
+PHASE = Phase("vae", "autoencoder", steps=2_400, batch=4, rate=1e-3)
 SHOWN, MEASURED = 8, 128  # videos on the sheet, and for the moments of the latents
 
 
