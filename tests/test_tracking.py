@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import wandb
 import yaml
@@ -19,7 +21,7 @@ from mergekit_diff.experiments.results.run import Run
 from mergekit_diff.experiments.study.config import Wandb
 from mergekit_diff.experiments.study.loading import STUDIES, build, load_study
 from mergekit_diff.experiments.study.sweep import cells
-from mergekit_diff.experiments.tracking import track
+from mergekit_diff.experiments.tracking import sink, track
 from mergekit_diff.experiments.tracking.sweep_config import sweep_config
 
 PROMPTS = ["a <noto> apple", "a flat cat"]
@@ -190,6 +192,33 @@ def test_a_broken_sink_loses_nothing_and_is_one_line(name, folder, monkeypatch, 
     assert out == "" and error.count("\n") == 1 and "no space left" in error
     after = files(folder.path)
     assert {path: after[path] for path in before} == before and dict(os.environ) == environment
+
+
+def services():
+    children = psutil.Process().children()
+    return [one for one in children if one.name().startswith("wandb") and one.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("moment", ["init", "Table", "teardown"])
+@pytest.mark.parametrize("sent", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_service_that_hangs_or_dies_ends_no_run_and_loses_nothing(moment, sent, folder, monkeypatch, capfd):
+    def strike(*arguments, **keywords):
+        for process in services():
+            process.send_signal(sent)
+        return function(*arguments, **keywords)
+
+    function, before = getattr(wandb, moment), files(folder.path)
+    monkeypatch.setattr(wandb, moment, strike)
+    monkeypatch.setattr(sink, "LONGEST", 5.0)
+    tracked(folder)
+    out, error = capfd.readouterr()
+    assert out == "" and error.count("\n") == 1 and "W&B, offline: " in error and "are complete without it" in error
+    assert ("its service did not answer for 5 s and was ended" in error) == (sent == signal.SIGSTOP)
+    after = files(folder.path)
+    assert {path: after[path] for path in before} == before and services() == []
+    monkeypatch.setattr(wandb, moment, function)
+    tracked(folder)  # and the next time all is well
+    assert "W&B" not in capfd.readouterr().err and len(runs(folder)) == 3
 
 
 def test_without_the_package_a_run_goes_on(folder, monkeypatch, capfd):

@@ -14,6 +14,7 @@ from ..results.run import Run
 from ..study.config import Wandb
 from ..terminal import complain
 from .cell_log import CellLog
+from .patience import LONGEST, Patience
 
 Mode = Literal["offline", "online"]
 ATTEMPTS: dict[str, list[Mode]] = {"disabled": [], "offline": ["offline"], "online": ["online", "offline"]}
@@ -44,7 +45,7 @@ def track(run: Run, options: Wandb) -> None:
         try:
             with _files_in(run.folder, mode):
                 return _log_cells(run, options.project, mode)
-        except Exception as error:  # whatever goes wrong in a sink, the run itself is good
+        except (Exception, SystemExit) as error:  # W&B exits where its service died; whatever a sink does, the run is good
             rest = "tracking offline instead" if mode == "online" else f"the rows in {run.folder} are complete without it"
             complain(f"W&B, {mode}: {type(error).__name__}: {error}; {rest}")
 
@@ -79,15 +80,18 @@ def _log_cells(run: Run, project: str, mode: Mode) -> None:
     import wandb
 
     alone = wandb.run is None  # otherwise a notebook has opened a W&B run of its own, which must stay open
-    wandb.setup(wandb.Settings(**SETTINGS))
-    try:
-        if mode == "online" and not wandb.login(prompt=False, verify=False):
-            raise PermissionError("no key; wandb login stores one")
-        for cell in _tracked(run):
-            _log_cell(run, cell, project, mode)
-    finally:
-        if alone:
-            wandb.teardown()
+    with Patience(LONGEST) as patience:
+        wandb.setup(wandb.Settings(**SETTINGS))
+        try:
+            if mode == "online" and not wandb.login(prompt=False, verify=False):
+                raise PermissionError("no key; wandb login stores one")
+            for cell in _tracked(run):
+                patience.again()
+                _log_cell(run, cell, project, mode)
+        finally:
+            patience.again()
+            if alone:
+                wandb.teardown()
 
 
 def _tracked(run: Run) -> list[str]:
