@@ -28,6 +28,7 @@ from .planner import Planner
 from .recomputing import Plans
 from .recording import Records, check_recorded
 from .report import MergeReport
+from .shadow import Compare, Shadow
 from .signals import asked
 from .sites import Site
 from .spans import check_span, spans
@@ -83,6 +84,7 @@ class MergeSession:
         check_options(options, causal=self._is_causal)
         self._chooser = Chooser(planner, self._clock, self._layouts, self._ledger, self._gate, guidance)
         self._handles: list[RemovableHandle] = []
+        self._attached: list[SiteHooks | CacheHooks] = []
         self._compiled: dict[nn.Module, Compiled] = {}
         try:
             self._attach(chosen)
@@ -125,6 +127,25 @@ class MergeSession:
     def fresh_plan(self, x: Tensor, ctx: LayerContext) -> Plan | None:
         """The plan that would be made here and now, for an observer to compare with the one in use; it is not used."""
         return self._chooser.fresh_plan(x, ctx)
+
+    def shadow(self, compare: Compare) -> None:
+        """Run every block that merges a second time, without merging, and go on with that: the model's output is its own.
+
+        So errors of single layers can be told apart, which otherwise change all that follow. A step takes about twice as long.
+
+        Args:
+            compare: called after every block that merged with its site's name and the (B, N, C) tokens of the grid: its input,
+                its output with merging, and without.
+
+        Raises:
+            RuntimeError: several blocks run on the same merged tokens, keys merge in a cache, or the session is compiled.
+        """
+        if self.options.span > 1 or self._is_causal or self._compiled:
+            found = f"span={self.options.span}" if self.options.span > 1 else "a cache" if self._is_causal else "a compiled one"
+            raise RuntimeError(f"expected a session whose blocks merge one by one and run eagerly, got {found}")
+        for hooks in self._attached:
+            assert isinstance(hooks, SiteHooks)
+            self._handles += Shadow(hooks, compare).attach()
 
     def new_image(self) -> None:
         """Announce that the next call belongs to a new image; only needed for a bare denoiser in your own loop."""
@@ -235,6 +256,7 @@ class MergeSession:
         for site in span:
             hooks = self._hooks(site, choose, previous=hooks)
             self._handles += hooks.attach()
+            self._attached.append(hooks)
 
     def _hooks(self, site: Site, choose: Callable[..., Plans], previous: SiteHooks | CacheHooks | None) -> SiteHooks | CacheHooks:
         if site.cache is not None:

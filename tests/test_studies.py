@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from mergekit_diff.experiments.results.folder import RunFolder
+from mergekit_diff.experiments.results.run import Run
+from mergekit_diff.experiments.results.tables import layers_table
 from mergekit_diff.experiments.run.runner import run
 from mergekit_diff.experiments.study.config import Primary
 from mergekit_diff.experiments.study.loading import STUDIES, build, load_study
@@ -94,6 +96,28 @@ def test_an_undisturbed_cell_has_no_drift_and_an_old_plan_grows_stale(model, tmp
     assert all(drift > 0 for drift in moved["drift"])
     assert moved["stale"][0] == moved["stale"][3] == 0
     assert all(0 < moved["stale"][step] <= 1 for step in (1, 2, 4))
+
+
+def test_errors_of_layers_leave_the_images_as_they_are(model, tmp_path):
+    raw = {"model": model, "prompts": ["a cat"], "steps": 3, "metrics": ["layer"], "out": str(tmp_path / "out")}
+    raw |= {"strategy": {"name": "tomesd"}, "sweep": {"strategy.ratio": {"values": [0, 0.25, 0.5]}}, "costs": False}
+    raw |= {"control": {"strategy.ratio": 0.25}, "repeat": False, "wandb": {"mode": "disabled"}}
+    study = build(raw | {"primary": {"metric": "layer", "better": "lower"}})
+    assert run(study, ["run", "x"]) == 0
+    base, still, little, much = rows(study)
+    images = [(Path(study.out) / row["image"]).read_bytes() for row in (base, still, little, much)]
+    assert len(set(images)) == 1 and little["drift"] == much["drift"] == [0.0] * 3
+    assert "layer" not in base and "layer" not in still and "layers" not in still
+    assert set(little["layers"]) == set(much["layers"]) and all(len(steps) == 3 for steps in much["layers"].values())
+    every = [value for steps in much["layers"].values() for value in steps]
+    assert much["layer"] == pytest.approx(sum(every) / len(every)) and 0 < little["layer"] < much["layer"]
+    table = layers_table(Run.read(Path(study.out)).rows)
+    assert table[0] == ["site", "ratio=0.25", "ratio=0.5"] and [line[0] for line in table[1:]] == list(much["layers"])
+
+
+def test_errors_of_layers_are_measured_alone():
+    with pytest.raises(ValueError, match=r"metrics: expected layer alone, .* got also psnr"):
+        build({"metrics": ["layer", "psnr"]})
 
 
 def test_costs_count_what_merging_saves(model, tmp_path):

@@ -32,7 +32,7 @@ class Metric:
         measure: called with (3, H, W) uint8 images: (image, base) for "pair", (image, prompt) for "single"; for "set" as
             :func:`set_values`.
         unit: of the number, may be empty.
-        of: "pair", "single" or "set".
+        of: "pair", "single", "set", or "layers": of what :mod:`mergekit_diff.experiments.run.layers` records.
         by: how a cell is compared with its control: by "difference", or by "ratio", for distances above 0 whose size differs from
             prompt to prompt by a factor.
         made_by: the network that computes the number and where it is from; empty if none does.
@@ -79,6 +79,7 @@ def metrics() -> dict[str, Metric]:
         "detail": Metric("detail likeness", "higher", _at("fidelity:detail"), tasks=SCALES),
         "background": Metric("background change", "lower", _at("fidelity:background")),
         "flicker": Metric("flicker", "lower", _at("motion:flicker"), by="ratio", tasks=("video",), whole=True),
+        "layer": Metric("layer error", "lower", _at("layers:error"), of="layers", by="ratio", tasks=SCALES, whole=True),
         "text": Metric("emoji text score", "higher", _at("text:score"), of="single", made_by=networks.text_map()),
         "clip": Metric("CLIP score", "higher", _at("clip:score"), of="single", made_by=networks.clip()),
         "perplexity": Metric("perplexity", "lower", _at("language:perplexity"), by="ratio", **OF_TEXT),

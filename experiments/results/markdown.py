@@ -26,6 +26,8 @@ def finding(run: Run) -> str:
     texts += [tables.markdown(tables.quality_title(one), tables.verdict_table(one, {})) for one in run.qualities]
     if any(row.stale for row in run.rows):
         texts += [tables.markdown(title, tables.steps_table(run.rows, column)) for column, title in tables.OVER_STEPS.items()]
+    if any(row.layers for row in run.rows):
+        texts.append(tables.markdown(tables.LAYERS, tables.layers_table(run.rows)))
     return "\n".join(texts)
 
 

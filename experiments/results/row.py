@@ -53,6 +53,7 @@ class Row:
             as if each ran in all steps. None if it was not recorded.
         stale: share of tokens, at every step, whose group a fresh plan would change; None where no plan was in use.
         drift: distance of the latents from the base's after every step, relative to their norm.
+        layers: by site, how far merging changes what the layer adds to its input, at every step; None where nothing was merged.
         features: of the image, or of every frame, by the network of KID, text score and feature distance, projected to 256
             numbers, see :mod:`mergekit_diff.experiments.metrics.projection`; empty if no metric asks for them.
         metrics: numbers by the name of their metric; a pairwise metric has none for a base.
@@ -81,6 +82,7 @@ class Row:
     plans: float | None = None
     stale: list[float | None] = field(default_factory=list)
     drift: list[float] = field(default_factory=list)
+    layers: Mapping[str, list[float | None]] = field(default_factory=dict)
     features: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -123,7 +125,7 @@ class Row:
         keys = {name: getattr(self, name) for name in FIRST}
         if self.tokens_before is not None:
             keys |= {name: getattr(self, name) for name in MERGED}
-        keys |= {name: getattr(self, name) for name in ("plans", "stale", "drift") if getattr(self, name) not in (None, [])}
+        keys |= {name: getattr(self, name) for name in SOMETIMES if getattr(self, name) not in (None, [], {})}
         keys |= {name: as_json(value) for name, value in self.metrics.items()}
         keys |= {"features": self.features} if self.features else {}
         return keys | {name: getattr(self, name) for name in LAST}
@@ -155,6 +157,7 @@ FIELDS = tuple(one.name for one in fields(Row) if one.name != "metrics")
 REQUIRED = tuple(one.name for one in fields(Row) if one.default is MISSING and one.default_factory is MISSING)
 LAST = ("made_by", "seconds", "step_seconds")
 FIRST = tuple(name for name in REQUIRED if name not in LAST)
+SOMETIMES = ("plans", "stale", "drift", "layers")
 MERGED = ("tokens_before", "tokens_after", "asked", "granted", "notes", "kept")
 KNOWN = (*FIELDS, *metrics())
 """Keys that a line may have."""

@@ -23,6 +23,7 @@ OVER_STEPS = {
     "stale": "Share of tokens whose group a fresh plan would change",
     "drift": "Distance of the latents from the base's, relative to their norm",
 }
+LAYERS = "Error of the layers: how far merging changes what each adds to its input, mean over steps and prompts"
 PARTS = 5
 _SPECIAL = re.compile(r"<(?=[A-Za-z/!?])|\]\(|\|")
 """What begins a tag or a comment, makes a link, or ends an entry in Markdown; "< 0.05" does not."""
@@ -92,6 +93,19 @@ def steps_table(rows: Sequence[Row], column: str) -> list[list[str]]:
     parts = np.array_split(np.arange(max(map(len, means.values()))), PARTS)
     head = ["cell", *[f"steps {part[0] + 1} to {part[-1] + 1}" for part in parts]]
     return [head, *[[cell, *[_number(float(np.nanmean(mean[part])), 4) for part in parts]] for cell, mean in means.items()]]
+
+
+def layers_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Heading and a row for every site: the mean error of its layer in every cell, over steps and prompts."""
+    cells = {cell: group for cell, group in by_cell(rows).items() if any(row.layers for row in group)}
+    sites = dict.fromkeys(site for group in cells.values() for row in group for site in row.layers)
+    lines = [[site, *[_number(_layer(group, site), 4) for group in cells.values()]] for site in sites]
+    return [["site", *cells], *lines]
+
+
+def _layer(rows: Sequence[Row], site: str) -> float:
+    errors = [value for row in rows for value in row.layers.get(site, ()) if value is not None]
+    return sum(errors) / len(errors) if errors else math.nan
 
 
 def plan_every(line: Line) -> str:

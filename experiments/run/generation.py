@@ -15,6 +15,7 @@ from ..results.row import Row
 from ..study.jobs import Job
 from .call import scheduled
 from .gating import Gates, gated
+from .layers import Layers
 from .result import Result, make_result
 
 
@@ -49,8 +50,9 @@ class Generation:
         else:
             result.counts["drift"] = self._drift(job, result)
         self._keep_maps(job, result)
+        measured = with_measures(result.counts, self._measure(job, result.counts.get("layers")))
         times = {"seconds": round(result.steps.seconds, 4), "step_seconds": result.steps.each}
-        self.folder.append(Row(**job.record(), **with_measures(result.counts, self._measure(job)), **times))
+        self.folder.append(Row(**job.record(), **measured, **times))
 
     def forget(self) -> None:
         """Drop the latents of bases: the next job has another prompt or seed."""
@@ -63,12 +65,12 @@ class Generation:
         pairs = zip(result.steps.latents, self._bases[job.base], strict=True)
         return [round(float((x - base).norm() / base.norm()), 5) for x, base in pairs]
 
-    def _measure(self, job: Job) -> dict[str, Any]:
+    def _measure(self, job: Job, layers: Layers | None) -> dict[str, Any]:
         """Measure the saved 8-bit output, so that anyone can measure again."""
         task = task_of(job.cell.study.model)
         output, base = (task.read(self.folder.path / each.image) for each in (job, job.of_base()))
         kept = {"features": features_of(output)} if set(BY_FEATURES) & set(self.names) else {}
-        return measure(self.names, output, base if job.base != job.id else None, job.prompt) | kept
+        return measure(self.names, output, base if job.base != job.id else None, job.prompt, layers) | kept
 
     def _keep_maps(self, job: Job, result: Result) -> None:
         """The merge maps of the first image of every cell."""
@@ -84,7 +86,7 @@ def with_measures(counts: Mapping[str, Any], measured: Mapping[str, Any]) -> dic
     return both | ({"notes": [*counts.get("notes", ()), *notes]} if notes else {})
 
 
-def measure(names: list[str], output: Tensor, base: Tensor | None, prompt: str) -> dict[str, Any]:
+def measure(names: list[str], output: Tensor, base: Tensor | None, prompt: str, layers: Layers | None = None) -> dict[str, Any]:
     """Measure one output; returns the fields ``metrics`` and ``made_by`` of its row, and the names that gave NaN as ``absent``.
 
     What is not a number is left out, so that it is in no mean. An infinite PSNR is one: of two equal images.
@@ -94,10 +96,12 @@ def measure(names: list[str], output: Tensor, base: Tensor | None, prompt: str) 
         output: as its task gives it to metrics, (3, H, W) uint8 for an image, (F, 3, H, W) for a video.
         base: the same without merging; None for a base itself, which is compared with nothing.
         prompt: of the output.
+        layers: the errors of its layers, if they were recorded.
     """
     known = {name: metrics()[name] for name in names}
     values = {name: metric.value(output, base) for name, metric in known.items() if metric.of == "pair" and base is not None}
     values |= {name: metric.value(output, prompt) for name, metric in known.items() if metric.of == "single"}
+    values |= {name: metric.value(layers, None) for name, metric in known.items() if metric.of == "layers" and layers}
     absent = [name for name, value in values.items() if math.isnan(value)]
     values = {name: value for name, value in values.items() if name not in absent}
     made_by = {name: known[name].made_by for name in values if known[name].made_by}

@@ -15,6 +15,7 @@ from ..models import task_of
 from ..study.cell import Cell
 from ..study.seeds import for_image
 from .call import Steps, Watch, call_pipeline
+from .layers import LayerErrors
 from .staleness import Staleness
 
 
@@ -25,7 +26,7 @@ class Result:
     Args:
         output: of the task, such as an image.
         steps: latents and seconds of every denoising step.
-        counts: the fields of a row from tokens_before to plans and, if the study asks for it, stale; empty for a base.
+        counts: the fields of a row from tokens_before to plans and, where asked for, stale and layers; empty for a base.
         sites: rows of the merge report.
         maps: for a few sites the group of every token, of all frames.
     """
@@ -48,11 +49,13 @@ def make_result(pipe: Any, cell: Cell, prompt: str, seed: int, watch: Watch | No
         warnings.filterwarnings("ignore", message="no token was merged")  # checked below, where the requested ratio is known
         with nullcontext() if options is None else merging(pipe, cell.strategy, **options) as session:
             probe = Staleness(session) if session is not None and "staleness" in cell.study.probes else None
+            layers = LayerErrors(session) if session is not None and "layer" in cell.study.metrics else None
             output = call_pipeline(pipe, cell, prompt, seed, steps, watch)
     if session is None:
         return Result(output, steps)
     report = session.report()
     counts = _counts(report, cell.name) | ({"stale": probe.by_step()} if probe is not None else {})
+    counts |= {"layers": layers.by_site()} if layers is not None else {}
     frames = len(task_of(cell.study.model).frames(output))
     return Result(output, steps, counts, _sites(report), _maps(session, frames))
 

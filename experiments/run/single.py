@@ -99,4 +99,6 @@ def _measure(study: Study, base: "Result", merged: "Result") -> dict[str, Any]:
     from .generation import measure
 
     task = task_of(study.model)
-    return measure(study.metrics, task.as_tensor(merged.output), task.as_tensor(base.output), study.prompts[0])
+    return measure(
+        study.metrics, task.as_tensor(merged.output), task.as_tensor(base.output), study.prompts[0], merged.counts.get("layers")
+    )

@@ -28,6 +28,7 @@ class Merging:
     gate: str = "none"
     proportional: bool | None = None
     rotary: str | None = None
+    span: int = 1
     seed: int = 0
 
 
@@ -110,7 +111,7 @@ class Study:
 
 def is_quality(metric: str) -> bool:
     """Whether a metric judges images by themselves or as a set, and so the base too; all others compare with the base."""
-    return metrics()[metric].of != "pair"
+    return metrics()[metric].of in ("single", "set")
 
 
 def check(study: Study) -> Study:
@@ -132,6 +133,7 @@ def check(study: Study) -> Study:
     _check_primary(study.primary, study.control, task)
     check_prompted(study.model)
     _check_task(study, task)
+    _check_layers(study)
     _check_size(study.size)
     return study
 
@@ -177,6 +179,13 @@ def _check_task(study: Study, task: Task) -> None:
             raise ValueError(
                 f"metrics: expected a metric for {task.name}, got {name!r}; possible: {', '.join(possible) or 'none'}"
             )
+
+
+def _check_layers(study: Study) -> None:
+    """Errors of layers are taken one by one, so that the images are the base's."""
+    if "layer" in study.metrics and study.metrics != ["layer"]:
+        others = ", ".join(name for name in study.metrics if name != "layer")
+        raise ValueError(f"metrics: expected layer alone, since its images are made as without merging; got also {others}")
 
 
 def _check_size(size: object) -> None:

@@ -1,0 +1,49 @@
+"""A second run of a block, without merging, with whose output the model goes on: what merging changes in one layer alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from .arguments import Signature
+from .hooks import SiteHooks
+from .rows import inside
+
+Compare = Callable[[str, Tensor, Tensor, Tensor], None]
+"""Called with a site's name and the (B, N, C) tokens of its grid: before its block, after it with merging, and without."""
+
+
+class Shadow:
+    """Runs a block again on its whole tokens wherever it merged, and returns that.
+
+    Args:
+        hooks: of its site, already attached.
+        compare: is told of both outputs.
+    """
+
+    def __init__(self, hooks: SiteHooks, compare: Compare) -> None:
+        self.hooks, self.compare = hooks, compare
+        self.signature = Signature(hooks.site.block)
+        self._given: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+
+    def attach(self) -> list[RemovableHandle]:
+        """Register the hooks, before and after those of the site; the handles remove them."""
+        block = self.hooks.site.block
+        before = block.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True)
+        return [before, block.register_forward_hook(self._after)]
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._given = args, kwargs
+
+    def _after(self, module: nn.Module, _: tuple[Any, ...], merged: Any) -> Any:  # noqa: ANN401
+        (args, kwargs), self._given = self._given, ((), {})
+        state, site = self.hooks.state, self.hooks.site
+        if state.plan is None and state.key_value is None:
+            return merged
+        x = site.tokens(self.signature.read(args, kwargs)[site.argument or self.signature.first])
+        state.begin(None, None, state.place, x)
+        whole = module.forward(*args, **kwargs)
+        outputs = (site.tokens(each[site.output] if isinstance(each, tuple) else each) for each in (merged, whole))
+        self.compare(site.name, *(inside(each, state.place) for each in (x, *outputs)))
+        return whole
