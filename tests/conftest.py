@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import yaml
@@ -23,12 +23,14 @@ torch.set_num_threads(1)  # tiny models lose more by waiting for a second core t
 @pytest.fixture(scope="session", autouse=True)
 def small_costs():
     """Costs of a study's cells are those of the embedded model's U-Net: one of Stable Diffusion's size takes seconds a study."""
-    from mergekit_diff.experiments.bench import overhead, step_share
+    from mergekit_diff.experiments.bench import large
     from mergekit_diff.experiments.bench.config import Bench
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overhead, "BLOCK", Bench(size="emoji", refresh=[1]))
-        patch.setattr(step_share, "STEP", Bench(size="emoji", at="step"))
+        small = {"step": Bench(size="emoji", at="step"), "block": Bench(size="emoji", refresh=[1])}
+        patch.setattr(large, "UNET", replace(large.UNET, **small))
+        patch.setattr(large, "FLUX", replace(large.FLUX, **small))
+        patch.setattr(large, "WAN", replace(large.WAN, **small))
         yield
 
 

@@ -28,6 +28,7 @@ from mergekit_diff.experiments.bench import (
     variants,
 )
 from mergekit_diff.experiments.bench.config import check, check_outputs
+from mergekit_diff.experiments.bench.large import UNET
 from mergekit_diff.experiments.bench.memory import LiveBytes, peak_bytes
 from mergekit_diff.experiments.bench.overhead import Way, block_times
 from mergekit_diff.experiments.bench.sizes import UNETS, find_size
@@ -438,7 +439,7 @@ def test_a_failure_is_one_line_and_exit_1(monkeypatch, capsys, small):
 
 def test_the_table_of_a_study_is_read_back_as_it_was_written(tmp_path):
     ways = {"mine": Way(make("strategy", "retom"), ("self_attention",))}
-    lines = block_table(block_times(ways, "cpu", "float32", peers=True, rounds=2))
+    lines = block_table(block_times(ways, UNET.block, "cpu", "float32", peers=True, rounds=2))
     assert {line["variant"] for line in lines} >= {"base", "floor", "mine"}
     write_csv(tmp_path / "speed.csv", lines)
     assert [line["variant"] for line in read_csv(tmp_path / "speed.csv")] == [line["variant"] for line in lines]

@@ -8,12 +8,15 @@ from functools import cache
 import pytest
 import torch
 from synthetic_run import a_row
-from tiny import tiny_pipeline
+from tiny import tiny_flux_transformer, tiny_pipeline, tiny_unet, tiny_wan_transformer
+from tiny_families import build as build_tiny
+from tiny_families import predict
 
 from mergekit_diff import make, merging
-from mergekit_diff.experiments.bench import overhead, step_share
+from mergekit_diff.experiments.bench import instruments, overhead, step_share
 from mergekit_diff.experiments.bench.config import Bench
-from mergekit_diff.experiments.bench.instruments import Operations
+from mergekit_diff.experiments.bench.instruments import Operations, Parts
+from mergekit_diff.experiments.bench.large import FLUX, UNET, WAN, Large, like
 from mergekit_diff.experiments.bench.overhead import Overhead, Way, block_times
 from mergekit_diff.experiments.bench.peers import floor, hooked
 from mergekit_diff.experiments.bench.sizes import UNETS
@@ -23,10 +26,12 @@ from mergekit_diff.experiments.run import cost
 from mergekit_diff.experiments.study.loading import build
 from mergekit_diff.experiments.study.rehearsal import planning_for
 from mergekit_diff.experiments.study.sweep import cells
+from mergekit_diff.ready import ReadyPlan
 from mergekit_diff.sites import find_sites
 
 SMALL = Bench(size="small", at="step", pixels=128)
 """A U-Net with 16x16 and 8x8 tokens, and with 4x4 in the middle."""
+BLOCK = Bench(size="emoji", refresh=[1])
 ROLES = (
     ["self_attention"],
     ["key_value"],
@@ -143,11 +148,11 @@ def test_equal_ways_are_timed_once_and_the_first_round_is_not_counted(monkeypatc
         return {one.name: {"fresh": [{"wall": float(turn)} for turn in range(rounds)]} for one in variants}
 
     monkeypatch.setattr(overhead, "take_turns", invented)
-    found = block_times(ways, "cpu", "float32", rounds=3)
+    found = block_times(ways, BLOCK, "cpu", "float32", rounds=3)
     assert list(found) == ["base", "a", "b", "again"] and found["a"] is found["again"]
     assert found["b"] == [{"wall": 1.0}, {"wall": 2.0}, {"wall": 3.0}]
     assert seen == [(["base", repr(ways["a"]), repr(ways["b"])], 4, ["key_value", "self_attention"])]
-    with_peers = block_times(ways, "cpu", "float32", peers=True)
+    with_peers = block_times(ways, BLOCK, "cpu", "float32", peers=True)
     assert list(with_peers)[:3] == ["base", "floor", "floor of key_value"] and list(with_peers)[-3:] == ["a", "b", "again"]
 
 
@@ -157,7 +162,7 @@ def test_a_way_plans_in_the_block_as_its_cell_does(share, recorder, monkeypatch)
     plan, rows = strategy.plan, []
     monkeypatch.setattr(strategy, "plan", lambda self, x, ctx: rows.append(len(x)) or plan(self, x, ctx))
     ways = {"mine": Way(strategy(), ("self_attention", "feed_forward"), share)}
-    times = block_times(ways, "cpu", "float32", rounds=1)
+    times = block_times(ways, BLOCK, "cpu", "float32", rounds=1)
     assert rows == [1 if share == ("cfg",) else 2] * 2 and {ctx.progress for ctx in seen} == {0.5}
     found = overhead.overhead(times["mine"], times["base"])
     assert math.isfinite(found.plan) and math.isfinite(found.move)
@@ -165,7 +170,7 @@ def test_a_way_plans_in_the_block_as_its_cell_does(share, recorder, monkeypatch)
 
 def test_every_registered_strategy_can_be_timed():
     ways = {name: Way(strategy, strategy.defaults().roles) for name in planning_for(2) for strategy in [make("strategy", name)]}
-    assert list(block_times(ways, "cpu", "float32", rounds=1)) == ["base", *planning_for(2)]
+    assert list(block_times(ways, BLOCK, "cpu", "float32", rounds=1)) == ["base", *planning_for(2)]
 
 
 @pytest.fixture
@@ -195,16 +200,51 @@ def test_operations_are_counted_in_two_steps_unless_the_tokens_kept_change(tmp_p
 
 
 @pytest.mark.parametrize(("share", "sites"), [([], 1), (["grid"], 3)])
-def test_shares_are_put_together_as_they_are_described(run, share, sites, monkeypatch):
+def test_shares_are_put_together_as_they_are_described(run, share, sites):
     run, planned = run
     planned = [replace(cell, merging=cell.merging | {"share": share}) for cell in planned]
-    monkeypatch.setattr(step_share, "STEP", SMALL)
+    large = Large("a small one", SMALL, BLOCK)
     base, merged = {"wall": 1.0}, {"plan": 0.2, "merge": 0.04, "unmerge": 0.06}
     times = {name: [base if name == "base" else merged] for name in ("base", *cost.block_ways(planned))}
-    found = cost.shares(run, planned, times, "here")
+    found = cost.shares(run, planned, large, times, "here")
     base, tomesd, retom = (found[name] for name in ("base", "tomesd", "retom"))
     assert (base["share"], base["share_flops"], base["share_overhead"]) == (1, 1, 0)
     assert tomesd["share_overhead"] == pytest.approx(step_share.blocks_share(2, SMALL) * (0.2 / (2 * sites) + 0.1))
     assert tomesd["share_flops"] == step_share.step_share(["self_attention"], 2, [0.5], SMALL) < retom["share_flops"] < 1
     assert all(one["share"] == one["share_flops"] + one["share_overhead"] for one in found.values())
-    assert {one["measured_on"] for one in found.values()} == {"here"}
+    assert {(one["like"], one["measured_on"]) for one in found.values()} == {("a small one", "here")}
+
+
+def test_costs_are_those_of_a_large_model_of_the_same_kind():
+    models = tiny_unet(), tiny_flux_transformer(), tiny_wan_transformer()
+    assert [like(model).name for model in models] == [UNET.name, FLUX.name, WAN.name]
+
+
+def test_a_span_shares_one_plan_and_moves_its_tokens_once(run):
+    run, planned = run
+    base, merged = {"wall": 1.0}, {"plan": 0.2, "merge": 0.04, "unmerge": 0.06}
+    times = {name: [base if name == "base" else merged] for name in ("base", *cost.block_ways(planned))}
+    alone = cost.shares(run, planned, Large("one", SMALL, BLOCK), times, "here")
+    spanned = [replace(cell, merging=cell.merging | {"span": 2}) for cell in planned]
+    both = cost.shares(run, spanned, Large("one", SMALL, BLOCK), times, "here")
+    assert both["tomesd"]["share_overhead"] == pytest.approx(alone["tomesd"]["share_overhead"] / 2)
+    assert both["tomesd"]["share_flops"] == alone["tomesd"]["share_flops"]
+
+
+@pytest.mark.parametrize("role", ["key_value", "self_attention", "block"])
+def test_moving_tokens_inside_an_attention_is_timed_as_moving(role, monkeypatch):
+    """The stopwatch counts its own looks at the clock, so that a merge takes at least one, wherever it is made."""
+    model, inputs = build_tiny("flux")
+    seconds = iter(range(10**6))
+    monkeypatch.setattr(instruments, "_now", lambda: next(seconds))
+    own, spent = dict(vars(ReadyPlan)), {}
+    for strategy, roles in (("retom", role), ("nothing", role)):
+        with merging(model, strategy, ratio=0.5, roles=roles) if strategy == "retom" else nullcontext():
+            parts = Parts(model, [role])
+            handles = parts.attach()
+            predict(model, inputs)
+            for handle in handles:
+                handle.remove()
+        spent[strategy] = parts.spent["plan"] + parts.spent["merge"] + parts.spent["unmerge"]
+    assert spent["retom"] > spent["nothing"]
+    assert dict(vars(ReadyPlan)) == own

@@ -2,15 +2,17 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from torch.utils.hooks import RemovableHandle
 
+from mergekit_diff import SoftPlan
+from mergekit_diff.ready import ReadyPlan
 from mergekit_diff.sites import find_sites
 
 
@@ -46,6 +48,40 @@ class Operations:
                     handle.remove()
 
 
+class Moves:
+    """Times what moves tokens by a plan, until it is removed.
+
+    Args:
+        told: called with the seconds of every move.
+    """
+
+    def __init__(self, told: Callable[[float], None]) -> None:
+        self._is_moving = False
+        self._own = {
+            (kind, name): getattr(kind, name) for kind in (ReadyPlan, SoftPlan) for name in ("merge", "select", "unmerge")
+        }
+        for (kind, name), move in self._own.items():
+            setattr(kind, name, self._timed(move, told))
+
+    def remove(self) -> None:
+        """Leave the plans as they were."""
+        for (kind, name), move in self._own.items():
+            setattr(kind, name, move)
+
+    def _timed(self, move: Callable[..., Tensor], told: Callable[[float], None]) -> Callable[..., Tensor]:
+        def timed(plan: object, x: Tensor, /) -> Tensor:
+            if self._is_moving:  # one move may be made by another
+                return move(plan, x)
+            self._is_moving, start = True, _now()
+            try:
+                return move(plan, x)
+            finally:
+                self._is_moving = False
+                told(_now() - start)
+
+        return timed
+
+
 class Parts:
     """Times planning, merging, the merged layers themselves and unmerging, by hooks around the session's hooks.
 
@@ -59,11 +95,11 @@ class Parts:
         self.roles = {"self_attention" if role == "key_value" else role for role in roles}
         self.spent: dict[str, float] = defaultdict(float)
         self.calls = 0
-        self._since = 0.0
+        self._since, self._inside = 0.0, False
 
-    def attach(self) -> list[RemovableHandle]:
+    def attach(self) -> "list[RemovableHandle | Moves]":
         """Register the hooks; call it after the session has registered its own."""
-        handles = [self.model.register_forward_pre_hook(self._count)]
+        handles: list[RemovableHandle | Moves] = [Moves(self._moved), self.model.register_forward_pre_hook(self._count)]
         for site in find_sites(self.model):
             handles += self._around(site.block, "plan", None)
             for part in (part for role in self.roles for part in site.parts(role)):
@@ -78,20 +114,31 @@ class Parts:
         """Hooks before and after those of the session: what passes between two of them is one part."""
         handles = [
             module.register_forward_pre_hook(lambda *_: self._tick(None), prepend=True),
-            module.register_forward_pre_hook(lambda *_: self._tick(before)),
+            module.register_forward_pre_hook(lambda *_: self._tick(before, inside=after is not None)),
         ]
         if after is not None:
             handles.append(module.register_forward_hook(lambda *_: self._tick("attention"), prepend=True))
             handles.append(module.register_forward_hook(lambda *_: self._tick(after)))
         return handles
 
-    def _tick(self, part: str | None) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
+    def _moved(self, seconds: float) -> None:
+        """Keys and values of transformers merge inside the attention, after their rotation."""
+        if self._inside:
+            self.spent["merge"] += seconds
+            self._since += seconds
+
+    def _tick(self, part: str | None, inside: bool = False) -> None:
+        now = _now()
         if part is not None:
             self.spent[part] += now - self._since
-        self._since = now
+        self._since, self._inside = now, inside
 
     def _count(self, *_: object) -> None:
         self.calls += 1
+
+
+def _now() -> float:
+    """Seconds, once the device has done all that was asked of it."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -16,8 +16,6 @@ from .subject import subject
 from .timing import Seconds, take_turns
 from .variants import Variant, all_roles, variants
 
-BLOCK = Bench(refresh=[1])
-"""The first block of Stable Diffusion 1.5 at 512x512 pixels with guidance: 4,096 tokens of 320 channels, batch 2."""
 ROUNDS = 5
 
 
@@ -52,12 +50,13 @@ class Overhead:
 
 
 def block_times(
-    ways: Mapping[str, Way], device: str, dtype: str, peers: bool = False, rounds: int = ROUNDS
+    ways: Mapping[str, Way], block: Bench, device: str, dtype: str, peers: bool = False, rounds: int = ROUNDS
 ) -> Mapping[str, Sequence[Seconds]]:
     """Time every way in turns with the block without merging, which is called "base".
 
     Args:
         ways: by name; equal ones are timed once.
+        block: in which they merge.
         device: where, such as "cpu".
         dtype: of tokens and weights, such as "float32".
         peers: whether the floors of these roles and other installed packages are timed too, under their own names.
@@ -66,14 +65,14 @@ def block_times(
     Returns:
         By name, the seconds of every round; the base comes first, and peers before ways.
     """
-    bench = replace(BLOCK, dtype=dtype)
-    block = subject(bench, device)
+    bench = replace(block, dtype=dtype)
+    timed = subject(bench, device)
     different = {repr(way): way for way in ways.values()}
     entries = {key: (way.strategy, way.roles) for key, way in different.items()}
-    others = [one for one in variants(bench, entries, block.latents) if one.name not in entries]
+    others = [one for one in variants(bench, entries, timed.latents) if one.name not in entries]
     every = [*(others if peers else others[:1]), *(Variant(key, _merging(way)) for key, way in different.items())]
     times = {
-        name: moments["fresh"][1:] for name, moments in take_turns(block, every, 1 + rounds, all_roles(bench, entries)).items()
+        name: moments["fresh"][1:] for name, moments in take_turns(timed, every, 1 + rounds, all_roles(bench, entries)).items()
     }
     return {name: found for name, found in times.items() if name not in different} | {
         name: times[repr(way)] for name, way in ways.items()

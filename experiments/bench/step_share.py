@@ -1,4 +1,4 @@
-"""Operations of one denoising step of a large U-Net under merging, as a share of those of the base.
+"""Operations of one denoising step of a large model under merging, as a share of those of the base.
 
 They are counted on the real hooked model by shapes alone, so that nothing is computed. What a layer computes grows at most with
 the square of the tokens that it gets; the count of a step is therefore a polynomial of degree two in the share of tokens that
@@ -17,20 +17,18 @@ from .instruments import Operations
 from .peers import floor, hooked
 from .subject import Subject, subject
 
-STEP = Bench(size="sd15", at="step", pixels=1024)
-"""Stable Diffusion 1.5 at 1024x1024 pixels with guidance: latents of 128x128, batch 2."""
 COUNTED = (1.0, 0.5, 0.25)
 """The shares of tokens kept that are counted: whole numbers of tokens on every level."""
 
 
-def step_share(roles: Sequence[str], levels: int | None, kept: Sequence[float], bench: Bench | None = None) -> float:
+def step_share(roles: Sequence[str], levels: int | None, kept: Sequence[float], bench: Bench) -> float:
     """Mean over the steps of their operations, as a share of those of a step without merging; planning is not counted.
 
     Args:
         roles: what runs on merged tokens.
         levels: on how many of the finest grids; None: on all.
         kept: share of the tokens that is kept, in (0, 1], for every step; the same at all sites.
-        bench: the U-Net and its input; None is :data:`STEP`.
+        bench: the model and its input.
 
     >>> emoji = Bench(size="emoji", at="step")
     >>> round(step_share(["self_attention"], 1, [1.0, 1.0], emoji), 9)
@@ -43,20 +41,19 @@ def step_share(roles: Sequence[str], levels: int | None, kept: Sequence[float], 
     return float(np.polyval(coefficients, kept).mean())
 
 
-def blocks_share(levels: int | None, bench: Bench | None = None) -> float:
+def blocks_share(levels: int | None, bench: Bench) -> float:
     """The share of the operations of a step without merging that the blocks of the finest ``levels`` grids do; None: of all."""
     return _blocks(levels, *_shape(bench))
 
 
-def sites_of_a_grid(levels: int | None, bench: Bench | None = None) -> float:
+def sites_of_a_grid(levels: int | None, bench: Bench) -> float:
     """How many of these blocks have the same grid, mean over the grids: with ``share="grid"`` they have one plan."""
     sites = _sites(_step(*_shape(bench)), levels)
     return len(sites) / len({site.level for site in sites})
 
 
-def _shape(bench: Bench | None) -> tuple[str, int | None]:
+def _shape(bench: Bench) -> tuple[str, int | None]:
     """What is counted once and remembered."""
-    bench = bench or STEP
     return bench.size, bench.pixels
 
 

@@ -97,7 +97,7 @@ def _costs(run: Run, cells: Sequence[str]) -> list[Column]:
     times = [_plain(label, "ms a call", [cost.get(key) for cost in costs]) for key, label in TIMES.items()]
     compute = _plain("compute", "GFLOPs a call", [_scaled(cost.get("flops"), 1e-9) for cost in costs])
     memory = _plain("memory", "peak MiB", [_scaled(cost.get("peak_bytes"), 1 / 2**20) for cost in costs])
-    large = _plain("cost", "share of the base's step, SD 1.5 at 1024 pixels", [cost.get("share") for cost in costs])
+    large = _plain("cost", f"share of the base's step, {run.large}", [cost.get("share") for cost in costs])
     return [large, compute, _step_times(steps), *times, memory]
 
 

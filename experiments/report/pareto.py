@@ -19,7 +19,7 @@ from .figures import INK, MARKERS, colours, figure, label_axes, markers, strateg
 SHORT = 18
 """Names of up to this many characters label their points, if there are at most FEW points."""
 FEW = 8
-LARGE = "For a U-Net of Stable Diffusion 1.5's shape at 1024 pixels: operations, and the time to plan and to move tokens."
+LARGE = "For {}: operations, and the time to plan and to move tokens."
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def front(points: Sequence[Point], better: str) -> list[Point]:
 def _costs(run: Run) -> list[tuple[str, str, Callable[[str], float | None]]]:
     flops = {cell: cost["flops"] / 1e9 for cell, cost in run.costs.items() if cost.get("flops") is not None}
     return [
-        ("cost of a step, share of the base's", LARGE, run.shares.get),
+        ("cost of a step, share of the base's", LARGE.format(run.large), run.shares.get),
         ("GFLOPs per denoiser call", "Counted, not timed: the same on every machine.", flops.get),
         ("tokens kept, share of the base's", "Over all layers that any cell of the study merges.", partial(kept_share, run)),
         (f"seconds per {run.noun}", f"Timed on this run's machine while it generated the {run.noun}s: noisy.",

@@ -184,6 +184,11 @@ class Run:
         return {cell: cost["share"] for cell, cost in self.costs.items() if cost.get("share") is not None}
 
     @cached_property
+    def large(self) -> str:
+        """The model that the shares are of; runs that do not say so were measured when there was but one."""
+        return next((cost["like"] for cost in self.costs.values() if "like" in cost), "SD 1.5 at 1024 pixels")
+
+    @cached_property
     def sets(self) -> dict[str, dict[str, Any]]:
         """Values of whole sets of images by cell, then by metric."""
         return stored.sets(self.folder)

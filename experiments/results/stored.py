@@ -75,6 +75,7 @@ class Cost(TypedDict, total=False):
 
     flops: float | None
     share: float | None
+    like: str
     plan_ms: float | None
     merge_ms: float | None
     unmerge_ms: float | None

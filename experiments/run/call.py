@@ -1,20 +1,27 @@
 """One call of a pipeline: one prompt, one seed, one output, timed and watched at every denoising step."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from ..models import set_scheduler, task_of
 from ..study.cell import Cell
 from ..study.seeds import noise_seed
 
-Watch = Callable[[], list[RemovableHandle]]
+
+class Removable(Protocol):
+    """What can be taken away again."""
+
+    def remove(self) -> None:
+        """Take it away."""
+
+
+Watch = Callable[[], Sequence[Removable]]
 """Attaches hooks that only watch, after those of the session, and returns them to be removed."""
 
 

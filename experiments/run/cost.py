@@ -1,4 +1,4 @@
-"""What a cell costs: in this model, for which each cell makes more images under instruments, and in a large U-Net.
+"""What a cell costs: in this model, for which each cell makes more images under instruments, and in a large one of its kind.
 
 The small model is where fidelity is measured, but what merging saves and what planning costs there says little about models that
 people merge in. Strategies are therefore compared at equal cost by the shares that :func:`shares` gives.
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..bench.instruments import Operations, Parts
+from ..bench.large import Large
 from ..bench.overhead import Overhead, Way, overhead
 from ..bench.step_share import blocks_share, sites_of_a_grid, step_share
 from ..bench.timing import Seconds
@@ -50,41 +51,47 @@ def block_ways(planned: Iterable[Cell]) -> dict[str, Way]:
     }
 
 
-def shares(run: Run, planned: Sequence[Cell], times: Mapping[str, Sequence[Seconds]], where: str) -> dict[str, Costs]:
-    """By cell, what a denoising step costs as a share of the base's, for a U-Net of Stable Diffusion 1.5's shape at 1024 pixels.
+def shares(
+    run: Run, planned: Sequence[Cell], large: Large, times: Mapping[str, Sequence[Seconds]], where: str
+) -> dict[str, Costs]:
+    """By cell, what a denoising step costs as a share of the base's, in a large model of the same kind.
 
     It is no wall time and no speed-up: operations of convolutions and of attention count alike, whatever a device makes of
     them; the ratio is the one that the study's model was granted, the same for all sites; and a planning time that grows
-    faster than the number of tokens is larger at 1024 pixels than in the block that is timed.
+    faster than the number of tokens is larger in the step than in the block that is timed, which has fewer.
 
     Args:
         run: its rows say which share of the tokens every step kept, and how many steps a plan served.
         planned: the cells of the study.
+        large: the model.
         times: of the base and of every cell in one block, as from :func:`mergekit_diff.experiments.bench.overhead.block_times`.
         where: the machine that these are of.
 
     Returns:
         share: the cost of a step, 1 without merging; the sum of the next two.
-        share_flops: operations at latents of 128x128, batch 2, mean over steps and images; without those of planning.
+        share_flops: operations, mean over steps and images; without those of planning.
         share_overhead: the time to plan, divided by the steps (with ``share="grid"`` also by the sites) that a plan serves, and
-        to merge and unmerge. Timed in one block of 4,096 tokens of 320 channels, batch 2, as a share of the time of that block
+        to merge and unmerge, both divided by the blocks of a span. Timed in one block, as a share of the time of that block
         without merging, times the share of the step's operations that the merging blocks do.
+        like: the name of the large model.
         measured_on: the machine that the times are of.
     """
     both = {name: (1.0, 0.0) for name in run.cells}
-    both |= {cell.name: _share(run, cell, overhead(times[cell.name], times[BASE])) for cell in planned if cell.name in both}
-    keys, on = ("share", "share_flops", "share_overhead"), {"measured_on": where}
+    both |= {
+        cell.name: _share(run, cell, large, overhead(times[cell.name], times[BASE])) for cell in planned if cell.name in both
+    }
+    keys, on = ("share", "share_flops", "share_overhead"), {"like": large.name, "measured_on": where}
     return {name: dict(zip(keys, (flops + added, flops, added), strict=True)) | on for name, (flops, added) in both.items()}
 
 
-def _share(run: Run, cell: Cell, time: Overhead) -> tuple[float, float]:
+def _share(run: Run, cell: Cell, large: Large, time: Overhead) -> tuple[float, float]:
     options = cell.merging or {}
     kept = [share for row in run.cells[cell.name] for share in row.kept]
     served = run.lines[cell.name].plan_every or 1.0
     if "grid" in options["share"]:
-        served *= sites_of_a_grid(options["levels"])
-    added = blocks_share(options["levels"]) * (time.plan / served + time.move)
-    return step_share(options["roles"], options["levels"], kept), added
+        served *= sites_of_a_grid(options["levels"], large.step)
+    added = blocks_share(options["levels"], large.step) * (time.plan / served + time.move) / options["span"]
+    return step_share(options["roles"], options["levels"], kept, large.step), added
 
 
 def _cost(pipe: Any, cell: Cell, roles: list[str], changes: bool) -> Costs:  # noqa: ANN401

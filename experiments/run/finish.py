@@ -13,9 +13,10 @@ from ..results.answer import answer, caveats
 from ..results.run import Run
 from ..study.cell import Cell
 from ..study.config import Study
-from ..terminal import say, show_table
+from ..terminal import complain, say, show_table
 
 if TYPE_CHECKING:
+    from ..bench.large import Large
     from ..bench.timing import Seconds
 
 
@@ -69,25 +70,37 @@ def _measure_times(run: Run, study: Study, planned: Sequence[Cell], pipe: Any, a
     if not any(missing.values()):
         return
     from ..bench import block_table
+    from ..bench.large import UNET, like
     from ..bench.overhead import block_times, machine
     from ..models import load_pipeline
     from .cost import block_ways
 
     pipe = pipe or load_pipeline(study.model, study.device, study.dtype)
-    device = pipe.device.type
-    times = block_times(block_ways(planned), device, study.dtype, peers=missing[speed])
+    device, denoiser = pipe.device.type, getattr(pipe, "unet", None) or pipe.transformer
+    large = like(denoiser)
+    if missing[speed] and large is not UNET:
+        complain(f"speed: expected a U-Net, since the table is of one of its blocks, got {type(denoiser).__name__}: no table")
+        missing[speed] = False
+    times = block_times(block_ways(planned), large.block, device, study.dtype, peers=missing[speed])
     if missing[path]:
-        _write_costs(run, planned, pipe, times, machine(device))
+        _write_costs(run, planned, pipe, large, times, machine(device))
     if missing[speed]:
         repeats = {cell.name for cell in planned if cell.is_repeat}
         summary.write_csv(speed, block_table({name: seconds for name, seconds in times.items() if name not in repeats}))
 
 
-def _write_costs(run: Run, planned: Sequence[Cell], pipe: Any, times: Mapping[str, "Sequence[Seconds]"], where: str) -> None:  # noqa: ANN401
+def _write_costs(
+    run: Run,
+    planned: Sequence[Cell],
+    pipe: Any,  # noqa: ANN401
+    large: "Large",
+    times: Mapping[str, "Sequence[Seconds]"],
+    where: str,
+) -> None:
     from .cost import costs, shares
 
     values = costs(pipe, run, planned)
-    for cell, of_large in shares(run, planned, times, where).items():
+    for cell, of_large in shares(run, planned, large, times, where).items():
         values[cell] |= of_large
     for cell, rows in run.cells.items():
         values[cell]["step_seconds"] = _spread([seconds for row in rows for seconds in row.step_seconds])
