@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from recipes import PAIRS, seeded, six_cutouts
 
-from mergekit_diff.experiments.models.embedded import autoencoder, backgrounds, captions, cutouts
+from mergekit_diff.experiments.models.embedded import autoencoder, backgrounds, captions, cutouts, optimizers
 from mergekit_diff.experiments.models.embedded import data as emoji
 from mergekit_diff.experiments.models.embedded.scenes import Scene, random_scenes, scenes
 from mergekit_diff.experiments.models.embedded.video import evaluate, model, motions, prompts, samples, text, vae
@@ -204,3 +204,12 @@ def test_the_sheet_has_as_many_videos_of_every_motion():
     drawn = scenes(cutouts.pairs(), 100, seeded(), motions.MOTIONS)
     shown = [drawn[row].motion for row in evaluate.to_be_named(drawn)]
     assert all(shown.count(motion) == 2 for motion in motions.MOTIONS) and len(shown) == 16
+
+
+def test_muon_trains_the_convolutions_between_many_channels():
+    net = model.new_vae()
+    groups = optimizers.muon(net, 1e-3, optimizers.of_convolutions).param_groups
+    orthogonal, outside = (group["params"] for group in groups)
+    assert len(orthogonal) + len(outside) == len(list(net.parameters()))
+    assert all(weight.ndim > 3 and min(weight.shape[:2]) >= optimizers.CHANNELS for weight in orthogonal)
+    assert sum(map(torch.numel, orthogonal)) > 0.95 * sum(map(torch.numel, net.parameters()))

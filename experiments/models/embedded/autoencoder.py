@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLWan
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .sheets import save_sheet
@@ -19,6 +19,11 @@ from .training import Ema, fit
 
 HELD_OUT = 100  # emoji that training never sees
 SHEET_EVERY = 250  # steps
+
+
+def adamw(model: nn.Module, rate: float) -> torch.optim.AdamW:
+    """AdamW without weight decay."""
+    return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
 
 
 class Autoencoder(L.LightningModule):
@@ -31,6 +36,7 @@ class Autoencoder(L.LightningModule):
         folder: of that sheet.
         rate: peak learning rate.
         columns: of that sheet.
+        optimizer: called with the autoencoder and the rate.
     """
 
     def __init__(
@@ -41,10 +47,12 @@ class Autoencoder(L.LightningModule):
         folder: Path,
         rate: float,
         columns: int = 12,
+        optimizer: Callable[[nn.Module, float], torch.optim.Optimizer] = adamw,
     ) -> None:
         super().__init__()
         self.vae, self.ema = vae, Ema(vae, 0.999)
         self.sample, self.show, self.folder, self.rate, self.columns = sample, show, folder, rate, columns
+        self.optimizer = optimizer
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         """One batch, drawn with the number of the step as seed."""
@@ -67,10 +75,10 @@ class Autoencoder(L.LightningModule):
             save_sheet(torch.stack([self.show, drawn], 1).flatten(0, 1), self.folder / "vae.png", self.columns)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with a one-cycle schedule."""
-        optimizer = torch.optim.AdamW(self.vae.parameters(), lr=self.rate, weight_decay=0.0)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.rate, steps, pct_start=0.05)
+        """A one-cycle schedule; AdamW has one of its momentum too."""
+        optimizer = self.optimizer(self.vae, self.rate)
+        steps, momentum = int(self.trainer.estimated_stepping_batches), isinstance(optimizer, torch.optim.AdamW)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.rate, steps, pct_start=0.05, cycle_momentum=momentum)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

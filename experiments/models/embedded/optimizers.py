@@ -1,14 +1,26 @@
-"""The optimizer of transformers: Muon for the matrices inside blocks, AdamW for everything else."""
+"""The optimizer of transformers and of the video autoencoder: Muon for the matrices inside, AdamW for everything else."""
 
 import re
+from collections.abc import Callable
 
 from pytorch_optimizer import Muon
-from torch import nn
+from torch import Tensor, nn
 
 INSIDE = re.compile(r"(blocks?|layers?)\.\d+\.(?!.*(norm|bias))")
+CHANNELS = 16  # the fewest of a convolution that Muon takes: the first and the last one have those of the pixels
 
 
-def muon(model: nn.Module, rate: float) -> Muon:
+def in_blocks(name: str, weight: Tensor) -> bool:
+    """Whether a weight is a matrix inside one of several equal blocks."""
+    return weight.ndim == 2 and INSIDE.search(name) is not None
+
+
+def of_convolutions(name: str, weight: Tensor) -> bool:
+    """Whether a weight is that of a convolution between many channels, (out, in, ...): a matrix of out rows."""
+    return weight.ndim > 3 and min(weight.shape[:2]) >= CHANNELS
+
+
+def muon(model: nn.Module, rate: float, inside: Callable[[str, Tensor], bool] = in_blocks) -> Muon:
     """Muon (Jordan et al. 2024) with updates of AdamW's size, so that one rate serves both.
 
     That size: Liu et al. (2025), arXiv 2502.16982, section 2.2. Embeddings, the first and the last layer, modulations, gains
@@ -17,13 +29,14 @@ def muon(model: nn.Module, rate: float) -> Muon:
     Args:
         model: what is trained.
         rate: peak learning rate of both.
+        inside: whether Muon takes a weight, by its name.
     """
-    inside, outside = [], []
+    orthogonal, outside = [], []
     for name, weight in model.named_parameters():
-        (inside if weight.ndim == 2 and INSIDE.search(name) else outside).append(weight)
+        (orthogonal if inside(name, weight) else outside).append(weight)
     return Muon(
         [
-            {"params": inside, "use_muon": True, "lr": rate, "weight_decay": 1e-2, "use_adjusted_lr": True},
+            {"params": orthogonal, "use_muon": True, "lr": rate, "weight_decay": 1e-2, "use_adjusted_lr": True},
             {"params": outside, "use_muon": False, "lr": rate, "weight_decay": 1e-3, "betas": (0.9, 0.99)},
         ]
     )

@@ -35,8 +35,8 @@ class VideoFlow(Flow):
     """
 
     phases: ClassVar = {
-        1: Phase("transformer-1", "transformer and text encoder, single frames as images", steps=6_400, batch=32, rate=1e-3),
-        FRAMES: Phase("transformer-9", "the same, videos, from the mean weights of the images", steps=5_000, batch=8, rate=5e-4,
+        1: Phase("transformer-1", "transformer and text encoder, single frames as images", steps=2_000, batch=16, rate=3e-3),
+        FRAMES: Phase("transformer-9", "the same, videos, from the mean weights of the images", steps=1_500, batch=4, rate=1.5e-3,
                       after="transformer-1"),
     }  # fmt: skip
     call = Call(arguments={"height": SIDE, "width": SIDE, "num_frames": FRAMES, "max_sequence_length": captions.LENGTH})
