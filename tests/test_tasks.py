@@ -1,6 +1,7 @@
 """Tasks: what is written is read back, a model is called as its record says, a study judges it by metrics of its task."""
 
 import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -213,6 +214,39 @@ def test_a_study_of_a_flux_pipeline_runs_end_to_end(flux, tmp_path, monkeypatch)
     rows = Run.read(tmp_path / "run").rows
     assert len(rows) == 4 and all((tmp_path / "run" / row.image).exists() for row in rows)
     assert {row.granted for row in rows if row.role != "base"} == {0.5}
+
+
+def test_a_cache_is_on_in_all_cells_but_the_base_and_begins_anew_with_every_image(flux, tmp_path, capsys):
+    raw = {"model": str(flux), "prompts": ["a cat", "a dog"], "steps": 4, "costs": False, "wandb": {"mode": "disabled"}}
+    raw |= {
+        "strategy": {"name": "retom"},
+        "merging": {"refresh": 1, "roles": ["feed_forward"]},
+        "metrics": ["psnr"],
+        "repeat": False,
+    }
+    raw |= {"sweep": {"cache": {"values": [0, 1e3]}, "strategy.ratio": {"values": [0, 0.5]}}, "control": {"strategy.ratio": 0}}
+    study = build(raw | {"out": str(tmp_path / "run")})
+    assert run(study, ["run", "x"]) == 0
+    assert capsys.readouterr().err == ""
+    cells = Run.read(tmp_path / "run").cells
+    assert list(cells) == ["base", "cache=0, ratio=0", "cache=0, ratio=0.5", "cache=1000.0, ratio=0", "cache=1000.0, ratio=0.5"]
+    assert all(row.metrics["psnr"] == math.inf for row in cells["cache=0, ratio=0"])
+    others = [row.metrics["psnr"] for name, rows in cells.items() if name not in ("base", "cache=0, ratio=0") for row in rows]
+    assert all(math.isfinite(value) for value in others) and len(set(others)) == len(others)
+    alone = build(raw | {"prompts": ["a dog"], "out": str(tmp_path / "alone")})
+    assert run(alone, ["run", "x"]) == 0
+    of_dog = [row.metrics for name, rows in cells.items() for row in rows if row.prompt == "a dog"]
+    assert of_dog == [row.metrics for rows in Run.read(tmp_path / "alone").cells.values() for row in rows]
+
+
+def test_what_can_have_no_cache_is_refused_before_an_image_is_made(flux, model, tmp_path):
+    raw = {"prompts": ["a cat"], "cache": 0.1, "wandb": {"mode": "disabled"}, "out": str(tmp_path / "out")}
+    with pytest.raises(ValueError, match="expected a transformer of diffusers that can have one, got UNet2DCond"):
+        run(build(raw | {"model": model}), ["run", "x"])
+    with pytest.raises(ValueError, match="keeps merged tokens"):
+        run(build(raw | {"model": str(flux), "merging": {"roles": ["block"]}}), ["run", "x"])
+    with pytest.raises(ValueError, match="cache: expected a threshold of at least 0, got -1"):
+        build({"cache": -1})
 
 
 def test_guidance_of_a_study_reaches_a_flux_pipeline(flux):

@@ -17,6 +17,9 @@ from mergekit_diff.experiments.results.images import open_frames
 from mergekit_diff.experiments.results.run import Run
 from mergekit_diff.experiments.run.generation import Generation
 from mergekit_diff.experiments.run.result import _map
+from mergekit_diff.experiments.study.loading import build
+from mergekit_diff.experiments.study.sweep import cells
+from mergekit_diff.experiments.study.traits import traits
 from mergekit_diff.experiments.tasks import VIDEO
 
 FRAMES, JOBS = 5, 12
@@ -216,3 +219,13 @@ def test_a_file_of_another_length_than_its_base_fails_with_a_line(words, folder,
     assert main([*words, "metrics=[ssim]", "primary=null", "prompts=[a cactus]"]) == 1
     assert "expected as many frames as the base has, 5; got 4" in capsys.readouterr().err
     assert [row.role for row in folder.rows().values()] == ["base"]
+
+
+def test_windows_of_a_video_study_may_reach_over_frames(video_model, model):
+    raw = {"prompts": ["a cat"], "model": video_model, "merging": {"roles": ["key_value"]}}
+    windows = [{"name": "local-match", "ratio": 0.5, "stride": stride} for stride in ([1, 2, 2], [2, 2, 1])]
+    strategies = [*windows, {"name": "vidtome"}, {"name": "downsample", "ratio": 0.75}]
+    planned = cells(build(raw | {"sweep": {"strategy": {"values": strategies}}}))
+    assert [traits(cell).redrawn for cell in planned] == ["never", "never", "at every step", "never"]
+    with pytest.raises(ValueError, match="expected a window of 2 axes for the grid"):
+        cells(build(raw | {"model": model, "strategy": windows[0]}))

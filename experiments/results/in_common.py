@@ -18,7 +18,7 @@ def in_common(run: Run) -> str:
     those of the study; there are none where the sweep replaces the strategy itself.
     """
     swept = set(flatten(run.study["sweep"]))
-    images = {key: run.study.get(key) for key in (*IMAGE, "dtype") if key not in swept}
+    images = {key: run.study.get(key) for key in (*IMAGE, "cache", "dtype") if key not in swept}
     known = {key: value for key, value in images.items() if value is not None}
     parts = [_counts(run), known, _strategy(run.study["strategy"], swept), _merging(run)]
     return f"In all cells: {'; '.join(label(part) for part in parts if part)}."

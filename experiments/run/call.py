@@ -101,14 +101,28 @@ def call_pipeline(
 
 
 @contextmanager
-def scheduled(pipe: Any, cell: Cell) -> Iterator[None]:  # noqa: ANN401
-    """Inside this context the pipeline has the cell's scheduler; its own where the study names none."""
-    if cell.study.scheduler is None:
-        yield
-        return
-    own = pipe.scheduler
-    set_scheduler(pipe, cell.study.scheduler)
+def prepared(pipe: Any, cell: Cell) -> Iterator[None]:  # noqa: ANN401
+    """Inside this context the pipeline has the cell's scheduler, its own where the study names none, and the cell's cache.
+
+    Raises:
+        ValueError: the denoiser can have no cache.
+    """
+    own, denoiser = pipe.scheduler, getattr(pipe, "unet", None) or pipe.transformer
+    if cell.study.scheduler is not None:
+        set_scheduler(pipe, cell.study.scheduler)
     try:
+        if cell.study.cache is not None:
+            _enable_cache(denoiser, cell.study.cache)
         yield
     finally:
         pipe.scheduler = own
+        if getattr(denoiser, "is_cache_enabled", False):
+            denoiser.disable_cache()
+
+
+def _enable_cache(denoiser: Any, threshold: float) -> None:  # noqa: ANN401
+    from diffusers import FirstBlockCacheConfig
+
+    if not hasattr(denoiser, "enable_cache"):
+        raise ValueError(f"cache: expected a transformer of diffusers that can have one, got {type(denoiser).__name__}")
+    denoiser.enable_cache(FirstBlockCacheConfig(threshold=threshold))

@@ -18,7 +18,7 @@ from ..bench.timing import Seconds
 from ..bench.variants import BASE
 from ..results.run import Run
 from ..study.cell import Cell
-from .call import scheduled
+from .call import prepared
 from .result import make_result
 
 Costs = dict[str, Any]
@@ -103,9 +103,9 @@ def _cost(pipe: Any, cell: Cell, roles: list[str], changes: bool) -> Costs:  # n
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     parts, counter = Parts(model, roles), Operations(model)
-    with scheduled(pipe, cell):
+    with prepared(pipe, cell):
         make_result(pipe, cell, prompt, 0, watch=parts.attach)
     peak = torch.cuda.max_memory_allocated() if on_gpu else None
-    with scheduled(pipe, counted), counter.counting():
+    with prepared(pipe, counted), counter.counting():
         make_result(pipe, counted, prompt, 0)
     return {"flops": counter.total / counter.calls, **parts.milliseconds(), "peak_bytes": peak}

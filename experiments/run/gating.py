@@ -12,7 +12,7 @@ from mergekit_diff import merging
 
 from ..study.cell import Cell
 from ..study.seeds import for_image
-from .call import call_pipeline, scheduled
+from .call import call_pipeline, prepared
 
 Gates = Mapping[str, Mapping[str, Any]]
 """By cell, then by site, what ``MergeSession.gates`` returns."""
@@ -44,7 +44,7 @@ def _decided_as(cell: Cell) -> str:
 def _decide(pipe: Any, cell: Cell) -> dict[str, Any]:  # noqa: ANN401
     assert cell.merging is not None  # a base has no gate
     one_step, prompt = replace(cell, study=replace(cell.study, steps=1)), cell.study.prompts[0]
-    with warnings.catch_warnings(), scheduled(pipe, cell):
+    with warnings.catch_warnings(), prepared(pipe, cell):
         warnings.filterwarnings("ignore", message="no token was merged")
         with merging(pipe, cell.strategy, **for_image(cell.merging, prompt, 0)) as session:
             call_pipeline(pipe, one_step, prompt, 0)

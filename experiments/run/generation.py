@@ -13,7 +13,7 @@ from ..models import task_of
 from ..results.folder import RunFolder
 from ..results.row import Row
 from ..study.jobs import Job
-from .call import scheduled
+from .call import prepared
 from .gating import Gates, gated
 from .layers import Layers
 from .result import Result, make_result
@@ -39,7 +39,7 @@ class Generation:
         Raises:
             RuntimeError: the cell merged nothing though its ratio is above 0, or the latents or pixels are not finite.
         """
-        with scheduled(self.pipe, job.cell):
+        with prepared(self.pipe, job.cell):
             return make_result(self.pipe, gated(job.cell, self.gates), job.prompt, job.seed)
 
     def keep(self, job: Job, result: Result) -> None:

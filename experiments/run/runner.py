@@ -18,6 +18,7 @@ from ..study.jobs import Job, jobs
 from ..study.sweep import cells
 from ..study.traits import notes, records
 from ..terminal import complain, say
+from .call import prepared
 from .ending import complain_of_missing
 from .finish import finish
 from .gating import Gates, decide, gated
@@ -91,11 +92,12 @@ def try_sites(pipe: Any, planned: list[Cell]) -> None:  # noqa: ANN401
     """Hook every cell's strategy once, so that a model without known sites is refused before an image is made.
 
     Raises:
-        ValueError: nothing in this model can be merged.
+        ValueError: nothing in this model can be merged, or not with the cell's cache.
     """
     for cell in planned:
         if cell.strategy is not None:
-            attach(pipe, cell.strategy, **(cell.merging or {})).remove_hooks()
+            with prepared(pipe, cell):
+                attach(pipe, cell.strategy, **(cell.merging or {})).remove_hooks()
 
 
 def _rank() -> int:

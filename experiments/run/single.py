@@ -72,12 +72,16 @@ def generate(study: Study) -> int:
 
 
 def _make_both(pipe: Any, base: Job, merged: Job) -> "tuple[Result, Result]":  # noqa: ANN401
+    from .call import prepared
     from .result import make_result
 
     with progress_bar("images", 2) as advance:
-        first = make_result(pipe, base.cell, base.prompt, base.seed)
-        advance()
-        return first, make_result(pipe, merged.cell, merged.prompt, merged.seed)
+        results = []
+        for job in (base, merged):
+            with prepared(pipe, job.cell):
+                results.append(make_result(pipe, job.cell, job.prompt, job.seed))
+            advance()
+        return results[0], results[1]
 
 
 def _row(job: Job, result: "Result", measured: dict[str, Any]) -> Row:

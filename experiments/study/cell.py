@@ -1,6 +1,6 @@
 """A cell: one way to make the images of a study."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mergekit_diff import MergeStrategy
@@ -42,9 +42,9 @@ class Cell:
 
     def image_settings(self) -> dict[str, Any]:
         """What decides the image apart from merging, prompt and seed."""
-        return {key: getattr(self.study, key) for key in (*IMAGE, "dtype", "device")}
+        return {key: getattr(self.study, key) for key in (*IMAGE, "cache", "dtype", "device")}
 
     def base(self) -> "Cell":
-        """The same without merging."""
+        """The same without merging and without a cache."""
         swept = {key: value for key, value in self.values.items() if key in IMAGE}
-        return Cell("base" + (f" ({label(swept)})" if swept else ""), self.study, values=swept)
+        return Cell("base" + (f" ({label(swept)})" if swept else ""), replace(self.study, cache=None), values=swept)

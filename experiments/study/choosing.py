@@ -3,6 +3,7 @@
 What a strategy says of itself may be wrong or missing, so these look at its plans.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,9 +14,10 @@ from mergekit_diff import LayerContext, MergeStrategy, SoftPlan
 from mergekit_diff.settling import settled
 from mergekit_diff.signals import toy_signals
 
-from .rehearsal import toy_context
+from .rehearsal import toy_context, toy_grid
 
-GRID = (16, 16)
+GRIDS = (16, 16), (4, 16, 16)
+"""Of an image, and of a video for strategies whose windows reach over frames."""
 STAGES = ("down", "mid", "up")
 STEPS = 21
 NOISES = ("noise", "still")
@@ -34,7 +36,7 @@ def drawn_from(strategy: MergeStrategy, role: str) -> frozenset[str]:
         role: where it merges.
     """
     draw, deciding = torch.Generator().manual_seed(1), set[str]()
-    for x, ctx in _layers(role):
+    for x, ctx in _layers(strategy, role):
         target = _targets(strategy, x, ctx)
         for name in NOISES:
             other = replace(ctx, **{name: torch.rand(ctx.noise.shape, generator=draw)})
@@ -48,8 +50,8 @@ def is_shared(strategy: MergeStrategy, role: str) -> bool:
 
     The halves of guidance are such rows. What merges into a destination may differ.
     """
-    tokens = torch.arange(GRID[0] * GRID[1])
-    for x, ctx in _layers(role):
+    for x, ctx in _layers(strategy, role):
+        tokens = torch.arange(x.shape[1])
         target = _targets(strategy, x, ctx)
         is_source = target != tokens
         is_destination = ((target[..., None] == tokens) & is_source[..., None]).any(1)
@@ -60,19 +62,21 @@ def is_shared(strategy: MergeStrategy, role: str) -> bool:
 
 def is_scheduled(strategy: MergeStrategy, role: str) -> bool:
     """Whether its ratio or window changes over the steps."""
+    grid = toy_grid(strategy, [role], GRIDS)
     for depth, stage in enumerate(STAGES):
-        steps = (toy_context(GRID, role, stage, depth, len(STAGES), step) for step in range(STEPS))
+        steps = (toy_context(grid, role, stage, depth, len(STAGES), step) for step in range(STEPS))
         if len({repr(settled(strategy, ctx)) for ctx in steps}) > 1:
             return True
     return False
 
 
-def _layers(role: str) -> Iterator[tuple[Tensor, LayerContext]]:
+def _layers(strategy: MergeStrategy, role: str) -> Iterator[tuple[Tensor, LayerContext]]:
     """(B, N, C) tokens and where they are, for a layer of every stage."""
+    grid = toy_grid(strategy, [role], GRIDS)
     for depth, stage in enumerate(STAGES):
         draw = torch.Generator().manual_seed(depth)
-        x = ALIKE + torch.randn(ROWS, GRID[0] * GRID[1], 4, generator=draw)
-        yield x, toy_context(GRID, role, stage, depth, len(STAGES))
+        x = ALIKE + torch.randn(ROWS, math.prod(grid), 4, generator=draw)
+        yield x, toy_context(grid, role, stage, depth, len(STAGES))
 
 
 def _targets(strategy: MergeStrategy, x: Tensor, ctx: LayerContext) -> Tensor:

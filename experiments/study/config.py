@@ -64,6 +64,7 @@ class Study:
     primary metric of quality, which is also what a study with such a metric and no control does. ``repeat`` adds a cell to a
     study with a control: the control, or a random cell, with another merging seed. ``build`` in :mod:`.loading` fills in the
     metrics of the model's task where none are named. ``size`` and ``frames`` of a video are the model's own where none are named.
+    ``cache`` is the threshold of diffusers' first-block cache, a relative change, in all cells; no base has one.
     """
 
     question: str = ""
@@ -92,6 +93,7 @@ class Study:
     dtype: str = "float32"
     threads: int | None = None
     scheduler: str | None = None
+    cache: float | None = None
     size: Any = None
     frames: int | None = None
     reference: str | None = None
@@ -128,6 +130,8 @@ def check(study: Study) -> Study:
         raise ValueError(f"devices: expected a whole number of at least 1, or auto; got {study.devices!r}")
     if not (math.isfinite(study.guidance) and study.guidance >= 0):
         raise ValueError(f"guidance: expected a number of at least 0, got {study.guidance}")
+    if study.cache is not None and not (math.isfinite(study.cache) and study.cache >= 0):
+        raise ValueError(f"cache: expected a threshold of at least 0, got {study.cache}")
     _check_names(study)
     task = task_of(study.model)
     _check_primary(study.primary, study.control, task)

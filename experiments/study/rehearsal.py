@@ -1,6 +1,7 @@
 """Tries a strategy and its merging options on a toy layer, so that mistakes are found before a model is loaded."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,6 +14,10 @@ from mergekit_diff.signals import toy_signals
 
 from .config import Merging
 from .plan_check import check_plan
+
+GRIDS: dict[str, tuple[tuple[int, ...], ...]] = {"video": ((4, 8, 8), (8, 8))}
+"""By task, the kinds of grids that layers may have: some see all frames of a video, others one. Other tasks have OTHERS."""
+OTHERS = ((8, 8),)
 
 
 def merging_options(strategy: MergeStrategy, options: Merging) -> dict[str, Any]:
@@ -36,6 +41,23 @@ def rehearse(strategy: MergeStrategy, roles: list[str], grid: tuple[int, ...] = 
     for depth, stage in enumerate(("down", "mid", "up")):
         ctx = toy_context(grid, roles[0], stage=stage, depth=depth, num_sites=3)
         check_plan(strategy, strategy.plan(x, replace(ctx, signals=toy_signals(strategy, x))), tokens)
+
+
+def toy_grid(strategy: MergeStrategy, roles: list[str], grids: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The first of some grids that a strategy plans for.
+
+    Raises:
+        ValueError: it plans for none; the message is that of the first.
+    """
+    errors: list[ValueError] = []
+    for grid in grids:
+        try:
+            rehearse(strategy, roles, grid)
+        except ValueError as error:
+            errors.append(error)
+        else:
+            return grid
+    raise errors[0]
 
 
 def toy_context(

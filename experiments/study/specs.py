@@ -12,7 +12,7 @@ from .loading import flatten
 
 IMAGE = ("steps", "guidance", "scheduler", "size", "frames")
 """Keys that also change the base."""
-SWEPT = ("strategy", "merging", *IMAGE)
+SWEPT = ("strategy", "merging", "cache", *IMAGE)
 DRAWS = 10_000
 """How often a random sweep draws at most to find enough different cells."""
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from mergekit_diff import make
 
+from ..models import task_of
 from .cell import Cell
 from .config import BASE, Study
 from .labels import value_label
 from .loading import build, put
 from .pairing import paired, repeats
-from .rehearsal import merging_options, rehearse
+from .rehearsal import GRIDS, OTHERS, merging_options, toy_grid
 from .specs import DRAWS, draws, sweep_specs
 
 
@@ -69,7 +70,7 @@ def _cell(study: Study, values: dict[str, Any], specs: dict[str, Any], control: 
     _check_kept(study.strategy, changed.strategy)
     strategy = make("strategy", changed.strategy)
     options = merging_options(strategy, changed.merging)
-    rehearse(strategy, options["roles"])
+    toy_grid(strategy, options["roles"], GRIDS.get(task_of(study.model).name, OTHERS))
     values = flatten_values(_named(values))
     is_control = bool(control) and all(key in values and values[key] == value for key, value in control.items())
     name = ", ".join(value_label(key, value, specs) for key, value in values.items()) or strategy.name
