@@ -1,6 +1,6 @@
 """Merge tokens in a model: ``with merging(pipe, "retom", ratio=0.5) as session: ...``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ def merging(
     strategy: Any,  # noqa: ANN401
     *,
     roles: Iterable[str] | None = None,
-    refresh: int | None = None,
+    refresh: int | Sequence[int] | None = None,
     levels: int | None = None,
     share: Iterable[str] | None = None,
     gate: str | Mapping[str, Mapping[str, Any]] = "none",
@@ -36,7 +36,7 @@ def merging(
             family, and whose options and settings all arguments override.
         roles: which parts of a block run on merged tokens: "self_attention", "key_value", "cross_attention", "feed_forward"; or
             "block", all of it.
-        refresh: the number of steps that a plan is used for.
+        refresh: the number of steps that a plan is used for, or the steps at which plans are made, such as ``(0, 1, 2, 4, 8)``.
         levels: merge on this many of the finest grids.
         share: "cfg": one plan for both halves of guidance; "grid": one plan a step for all sites of a grid; both; or ``()``.
             Where "cfg" is only the strategy's default, it holds if the pipeline says that it guides.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .components import MergeStrategy
+from .refreshing import checked
 from .registry import one_of
 from .scores import ROTARY
 from .sites import ROLES
@@ -20,7 +21,8 @@ class Options:
 
     Args:
         roles: any of "self_attention", "key_value", "cross_attention", "feed_forward", or "block" alone.
-        refresh: the number of steps that a plan is used for.
+        refresh: the number of steps that a plan is used for; or the steps at which plans are made, rising from 0, such as
+            ``(0, 1, 2, 4, 8)``: often where tokens change much, seldom where they do not.
         levels: merge on this many of the finest grids; None may also mean all.
         share: "cfg": both halves of guidance use the conditional half's plan; "grid": sites of one grid share a plan within a
             step.
@@ -48,7 +50,7 @@ class Options:
     """
 
     roles: Iterable[str] | None = None
-    refresh: int | None = None
+    refresh: int | Sequence[int] | None = None
     levels: int | None = None
     share: Iterable[str] | None = None
     gate: str | Mapping[str, Mapping[str, Any]] = "none"
@@ -83,10 +85,12 @@ class Options:
             raise ValueError(f"expected gate to be 'none', 'auto' or what a session's gates() returned, got {self.gate!r}")
         if type(self.seed) is not int:
             raise ValueError(f"expected seed to be a whole number, got {self.seed!r}")
-        for name in ("refresh", "levels"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"expected {name} to be a whole number of at least 1, or None; got {value!r}")
+        if self.refresh is not None:
+            object.__setattr__(self, "refresh", checked(self.refresh))
+            if self.gate == "auto" and not isinstance(self.refresh, int):
+                raise ValueError(f"expected refresh to be a number with gate='auto', which divides by it; got {self.refresh!r}")
+        if self.levels is not None and (type(self.levels) is not int or self.levels < 1):
+            raise ValueError(f"expected levels to be a whole number of at least 1, or None; got {self.levels!r}")
         if type(self.span) is not int or self.span < 1:
             raise ValueError(f"expected span to be a whole number of at least 1, got {self.span!r}")
 

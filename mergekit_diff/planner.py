@@ -14,6 +14,7 @@ from .components import LayerContext, MergeStrategy, RatioSchedule
 from .guidance import Guidance
 from .plan import MergePlan, Plan, as_ready
 from .recording import Records
+from .refreshing import Refresh, is_due
 from .settling import schedules, settled
 from .signals import Signals
 from .sites import Site
@@ -27,7 +28,7 @@ UNDRAWN = torch.empty(0)
 class Planner:
     """Decides where a plan is due, asks the strategy for it, and keeps it.
 
-    A plan is used while it is younger than ``refresh`` steps, image, shape, batch, dtype and device stay the same, and the
+    A plan is used until ``refresh`` asks for a new one, while image, shape, batch, dtype and device stay the same, and the
     strategy's schedules still return what it was made with. :meth:`turn` decides that from plain numbers, so that :meth:`plan`
     computes with tensors alone and can be compiled.
 
@@ -35,7 +36,7 @@ class Planner:
         strategy: makes the plans.
         clock: gives image, step and call.
         sites: those of the session.
-        refresh: the age in steps at which a plan is made anew.
+        refresh: when plans are made anew.
         num_sites: how many of them one denoiser has.
         by_grid: whether the sites of one grid share the first one's plan within a step.
         guidance: whether all calls of a step share the first one's plan.
@@ -53,7 +54,7 @@ class Planner:
         sites: Sequence[Site],
         *,
         num_sites: int,
-        refresh: int,
+        refresh: Refresh,
         by_grid: bool,
         guidance: Guidance,
         seed: int,
@@ -176,7 +177,7 @@ class Planner:
             return False
         if kept.ctx.site != ctx.site:  # shared by grid: the first site of that grid ran earlier in this step and checked it
             return kept.checked == ctx.step
-        return ctx.step - kept.ctx.step < self.refresh and kept.settings == self._settings(ctx)
+        return not is_due(self.refresh, kept.ctx.step, ctx.step) and kept.settings == self._settings(ctx)
 
     def _noise(self, words: str, tokens: Tokens) -> Tensor:
         """(N,) uniform in [0, 1), the same for the same words."""

@@ -27,6 +27,7 @@ from .plan import Plan
 from .planner import Planner
 from .recomputing import Plans
 from .recording import Records, check_recorded
+from .refreshing import checked
 from .report import MergeReport
 from .shadow import Compare, Shadow
 from .signals import asked
@@ -59,7 +60,7 @@ class MergeSession:
         chosen = [denoiser.chosen(self.options.levels, self._roles) for denoiser in self._denoisers]
         self._sites = sites = [site for group in chosen for site in group]
         check_caches(sites, self._roles)
-        refresh, share = self.options.refresh or 1, tuple(self.options.share or ())
+        refresh, share = checked(self.options.refresh or 1), tuple(self.options.share or ())
         guidance = Guidance(self._pipe, family.guidance, "cfg" in share, asked=options.share is not None)
         self._is_causal = any(site.cache is not None for site in sites)
         check_recorded(strategy, family.channels, causal=self._is_causal)
@@ -76,7 +77,7 @@ class MergeSession:
             seed=self.options.seed,
             records=self._records,
         )
-        self._gate = None if self.options.gate == "none" else Gate(self.options.gate, refresh)
+        self._gate = None if self.options.gate == "none" else Gate(self.options.gate, refresh if isinstance(refresh, int) else 1)
         self._ledger = Ledger(strategy, found, self._roles)
         self._ledger.note_left_out({site.name for site in sites}, self.options.levels)
         self._ledger.note_replaced(tuple(self.options.roles or ()))

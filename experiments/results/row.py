@@ -1,7 +1,6 @@
 """The row of an output: what the run folder keeps of an image, a video or whatever a task makes, one line of JSON each."""
 
 import json
-import math
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mergekit_diff.refreshing import checked, planned
 from mergekit_diff.registry import one_of
 
 from ..metrics import as_json, metrics
@@ -115,8 +115,8 @@ class Row:
         for name, value in keys.items():
             if name in FIELDS and not CHECKS[name](value):
                 raise ValueError(f"{name} of another type: {str(value)[:50]!r}")
-        if keys["merging"] is not None and not (type(every := keys["merging"].get("refresh")) is int and every > 0):
-            raise ValueError(f"merging without a refresh of at least 1: {every!r}")
+        if keys["merging"] is not None and (fault := _unlike_refresh(keys["merging"].get("refresh"))):
+            raise ValueError(f"merging without a refresh: {fault}")
         numbers = {key: float(value) for key, value in keys.items() if key not in FIELDS and one_of(key, KNOWN, "key")}
         return cls(**{key: value for key, value in keys.items() if key in FIELDS}, metrics=numbers)
 
@@ -146,10 +146,11 @@ class Row:
         """Steps that a plan served, None for a base: ``refresh``, unless a schedule made the strategy plan more often."""
         if not self.merging or not self.kept:
             return None
-        steps = len(self.kept)
-        refresh = min(self.merging["refresh"], steps)
-        as_asked = self.plans is None or math.ceil(steps / refresh) == self.plans
-        return refresh if as_asked or not self.plans else steps / self.plans
+        steps, refresh = len(self.kept), checked(self.merging["refresh"])
+        asked = planned(refresh, steps)
+        if self.plans is None or not self.plans or asked == self.plans:
+            return min(refresh, steps) if isinstance(refresh, int) else steps / asked
+        return steps / self.plans
 
 
 CHECKS = {name: fits(hint) for name, hint in typing.get_type_hints(Row).items()}
@@ -171,6 +172,15 @@ def _object(line: bytes) -> dict[str, Any]:
     if not isinstance(keys, dict):
         raise ValueError(f"a JSON {type(keys).__name__}")
     return keys
+
+
+def _unlike_refresh(value: Any) -> str:  # noqa: ANN401
+    """What is wrong with the option, empty if nothing is."""
+    try:
+        checked(value)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def by_cell(rows: Iterable[Row]) -> dict[str, list[Row]]:

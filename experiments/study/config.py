@@ -21,7 +21,7 @@ BASE = "base"
 class Merging:
     """Options of ``merging`` that a study may set; None keeps the strategy's own default."""
 
-    refresh: int | None = None
+    refresh: Any = None
     roles: list[str] | None = None
     levels: Any = None
     share: list[str] | None = None

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mergekit_diff.refreshing import Refresh, checked, planned
+
 from .cell import Cell
 from .choosing import drawn_from, is_scheduled, is_shared
 
@@ -36,8 +38,8 @@ class Traits:
         random: whether the choice depends on a draw.
         halves: whether both halves of guidance have the same representatives, by the strategy itself or by ``share``; so they
             have where there is no guidance.
-        redrawn: when the choice changes though the tokens stay the same: "never", "at every step", "every N steps", or
-            "schedule" where ratio or window change over the steps.
+        redrawn: when the choice changes though the tokens stay the same: "never", "at every step", "every N steps", "at M of N
+            steps", or "schedule" where ratio or window change over the steps.
     """
 
     roles: list[str]
@@ -45,7 +47,7 @@ class Traits:
     share: list[str]
     proportional: bool | None
     rotary: str | None
-    refresh: int
+    refresh: Any
     gate: str
     span: int
     random: bool
@@ -60,7 +62,7 @@ def traits(cell: Cell) -> Traits:
     role = options["roles"][0]
     deciding = drawn_from(cell.strategy, role)
     shared = cell.study.guidance <= 1 or "cfg" in options["share"] or is_shared(cell.strategy, role)
-    redrawn = _redrawn("noise" in deciding, is_scheduled(cell.strategy, role), options["refresh"], cell.study.steps)
+    redrawn = _redrawn("noise" in deciding, is_scheduled(cell.strategy, role), checked(options["refresh"]), cell.study.steps)
     return Traits(**options, random=bool(deciding), halves=SAME if shared else OWN, redrawn=redrawn)
 
 
@@ -94,14 +96,16 @@ def _differences(cell: Cell, control: Cell, own: dict[str, Any], other: dict[str
     return [f"{name}: {_text(name, own[name])}, control: {_text(name, other[name])}" for name in apart if name not in meant]
 
 
-def _redrawn(anew: bool, scheduled: bool, refresh: int, steps: int) -> str:
+def _redrawn(anew: bool, scheduled: bool, refresh: Refresh, steps: int) -> str:
     if steps == 1:
         return NEVER
-    if anew and refresh == 1:
+    if anew and planned(refresh, steps) == steps:
         return ALWAYS
     if scheduled:
         return SCHEDULE
-    return f"every {refresh} steps" if anew and refresh < steps else NEVER
+    if not anew or planned(refresh, steps) == 1:
+        return NEVER
+    return f"every {refresh} steps" if isinstance(refresh, int) else f"at {planned(refresh, steps)} of {steps} steps"
 
 
 def _is_meant(name: str, cell: Cell, control: Cell, own: dict[str, Any], other: dict[str, Any]) -> bool:
