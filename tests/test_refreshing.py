@@ -26,9 +26,8 @@ def test_a_list_of_all_steps_is_the_same_as_one_step_each(pipe):
     images = []
     for refresh in (1, range(6)):
         with merging(pipe, "tomesd", refresh=refresh):
-            images.append(
-                pipe("a cat", num_inference_steps=6, output_type="latent", generator=torch.Generator().manual_seed(0)).images
-            )
+            seeded = torch.Generator().manual_seed(0)
+            images.append(pipe("a cat", num_inference_steps=6, output_type="latent", generator=seeded).images)
     assert images[0].equal(images[1])
 
 
