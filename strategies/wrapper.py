@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from mergekit_diff.components import Defaults, LayerContext, MergeStrategy, RatioSchedule
+from mergekit_diff.plan import Plan
 from mergekit_diff.schedules import Constant
 
 from .retom import ReToM
@@ -38,6 +39,11 @@ class Wrapper(MergeStrategy):
     def at(self, ctx: LayerContext) -> MergeStrategy:
         """Itself, with the phase of ``inner``."""
         inner = self.inner.at(ctx)
+        return self if inner is self.inner else dataclasses.replace(self, inner=inner)
+
+    def after(self, last: Plan) -> MergeStrategy:
+        """Itself, with what ``inner`` is after ``last`` but for the ratio, which is set here."""
+        inner = self.inner.after(last)
         return self if inner is self.inner else dataclasses.replace(self, inner=inner)
 
     @property

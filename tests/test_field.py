@@ -86,6 +86,14 @@ def test_signals_of_the_network_are_those_of_its_attention(tiny):
     assert torch.equal(block.normalized(x.flatten(2).transpose(1, 2)), seen[0])
 
 
+def test_heights_that_are_not_numbers_are_refused():
+    def pipe(difficulty, generator, **_):
+        return torch.tensor([[0.0, float("nan")]])
+
+    with pytest.raises(RuntimeError, match="the height map has heights that are not numbers"):
+        made(pipe)
+
+
 def test_a_file_holds_a_height_map_to_16_bits(tmp_path):
     heights = torch.rand(8, 9, generator=torch.Generator().manual_seed(0)) * 2 - 1
     path = tmp_path / f"a{FIELD.suffix}"

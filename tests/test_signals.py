@@ -12,6 +12,7 @@ from tiny import tiny_unet
 from torch import nn
 
 from mergekit_diff import MergePlan, MergeStrategy, RatioSchedule, Site, WindowSchedule, make, merging, register_family
+from mergekit_diff.schedules import Constant
 from mergekit_diff.signals import SIGNALS, asked, toy_signals
 from mergekit_diff.strategies.wrapper import Wrapper
 
@@ -126,6 +127,29 @@ def test_needs_are_all_asked_for_unless_settings_say_otherwise():
         wrapper = make("strategy", {"name": "dynamic-ratio", "inner": keeping})
         assert isinstance(wrapper, Wrapper) and asked(wrapper) == ("last_plan",) and wrapper.memory == 4
     assert asked(make("strategy", "tomesd")) == ()
+
+
+def test_a_wrapper_passes_the_last_plan_on_and_keeps_its_own_ratio():
+    @dataclasses.dataclass(frozen=True)
+    class Follows(MergeStrategy):
+        """Both, of which one is the wrapper's."""
+
+        ratio: RatioSchedule = Constant(0.5)
+        groups: int = 0
+
+        def after(self, last):
+            return dataclasses.replace(self, ratio=Constant(0.1), groups=last.num_groups)
+
+        def plan(self, x, ctx):
+            return None
+
+    last = MergePlan(torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long))
+    wrapper = make("strategy", {"name": "dynamic-ratio", "ratio": 0.7, "inner": Follows()})
+    after = wrapper.after(last)
+    assert after.inner == Follows(Constant(0.7), groups=1) and after.ratio == wrapper.ratio
+    assert after.after(last) == after and hash(after.after(last)) == hash(after)
+    still = make("strategy", "dynamic-ratio")
+    assert still.after(last) is still
 
 
 def test_last_plan_is_the_one_before_at_the_same_site(unet, latents, predict, asking):

@@ -48,9 +48,16 @@ class Field(Task):
         frames: int | None = None,
         on_step_end: OnStepEnd,
     ) -> Tensor:
-        """One height map."""
+        """One height map.
+
+        Raises:
+            RuntimeError: it has heights that are not numbers.
+        """
         draw = torch.Generator().manual_seed(seed)
-        return pipe(difficulty(prompt), generator=draw, num_inference_steps=steps, callback_on_step_end=on_step_end)
+        output = pipe(difficulty(prompt), generator=draw, num_inference_steps=steps, callback_on_step_end=on_step_end)
+        if output.isnan().any():
+            raise RuntimeError(f"the {self.noun} has heights that are not numbers")
+        return output
 
     def check_prompt(self, prompt: str) -> None:
         """A prompt says a difficulty."""
