@@ -112,7 +112,8 @@ def test_errors_of_layers_leave_the_images_as_they_are(model, tmp_path):
     every = [value for steps in much["layers"].values() for value in steps]
     assert much["layer"] == pytest.approx(sum(every) / len(every)) and 0 < little["layer"] < much["layer"]
     table = layers_table(Run.read(Path(study.out)).rows)
-    assert table[0] == ["site", "ratio=0.25", "ratio=0.5"] and [line[0] for line in table[1:]] == list(much["layers"])
+    assert table[0] == ["cell", *much["layers"]] and [line[0] for line in table[1:]] == ["ratio=0.25", "ratio=0.5"]
+    assert "the images are those without merging" in " ".join((tmp_path / "out" / "report.html").read_text().split())
 
 
 def test_errors_of_layers_are_measured_alone():

@@ -51,6 +51,8 @@ def page(run: Run) -> str:
         columns=columns(run),
         notes=tables.notes(run.lines.values()),
         speed=tables.speed_table(run.speed) if run.speed else None,
+        layers=tables.layers_table(run.rows) if any(row.layers for row in run.rows) else None,
+        layers_title=tables.LAYERS,
         grid=grid(run),
         nouns=f"{run.noun}s",
         about=run.task.about,

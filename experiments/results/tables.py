@@ -96,11 +96,11 @@ def steps_table(rows: Sequence[Row], column: str) -> list[list[str]]:
 
 
 def layers_table(rows: Sequence[Row]) -> list[list[str]]:
-    """Heading and a row for every site: the mean error of its layer in every cell, over steps and prompts."""
+    """Heading and a row for every cell: the mean error of each site's layer, over steps and prompts."""
     cells = {cell: group for cell, group in by_cell(rows).items() if any(row.layers for row in group)}
     sites = dict.fromkeys(site for group in cells.values() for row in group for site in row.layers)
-    lines = [[site, *[_number(_layer(group, site), 4) for group in cells.values()]] for site in sites]
-    return [["site", *cells], *lines]
+    lines = [[cell, *[_number(_layer(group, site), 4) for site in sites]] for cell, group in cells.items()]
+    return [["cell", *sites], *lines]
 
 
 def _layer(rows: Sequence[Row], site: str) -> float:
