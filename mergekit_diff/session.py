@@ -86,6 +86,7 @@ class MergeSession:
         self._chooser = Chooser(planner, self._clock, self._layouts, self._ledger, self._gate, guidance)
         self._handles: list[RemovableHandle] = []
         self._attached: list[SiteHooks | CacheHooks] = []
+        self._is_shadowed = False
         self._compiled: dict[nn.Module, Compiled] = {}
         try:
             self._attach(chosen)
@@ -139,11 +140,18 @@ class MergeSession:
                 its output with merging, and without.
 
         Raises:
-            RuntimeError: several blocks run on the same merged tokens, keys merge in a cache, or the session is compiled.
+            RuntimeError: several blocks run on the same merged tokens, keys merge in a cache, the session is compiled, or this
+                was called before.
         """
-        if self.options.span > 1 or self._is_causal or self._compiled:
-            found = f"span={self.options.span}" if self.options.span > 1 else "a cache" if self._is_causal else "a compiled one"
-            raise RuntimeError(f"expected a session whose blocks merge one by one and run eagerly, got {found}")
+        reasons = {
+            f"span={self.options.span}": self.options.span > 1,
+            "a cache of keys": self._is_causal,
+            "a compiled one": bool(self._compiled),
+            "one that does so already": self._is_shadowed,
+        }
+        if (reason := next((words for words, holds in reasons.items() if holds), None)) is not None:
+            raise RuntimeError(f"expected a session whose blocks merge one by one, run eagerly and only once, got {reason}")
+        self._is_shadowed = True
         for hooks in self._attached:
             assert isinstance(hooks, SiteHooks)
             self._handles += Shadow(hooks, compare).attach()
@@ -168,8 +176,9 @@ class MergeSession:
         """
         if self._is_causal:
             raise RuntimeError(f"expected a denoiser to compile, got {type(self.model).__name__}, whose keys merge in a cache")
-        if self._compiled:
-            raise RuntimeError("this session is compiled already")
+        if self._compiled or self._is_shadowed:
+            state = "compiled already" if self._compiled else "one whose blocks run a second time, which is done eagerly"
+            raise RuntimeError(f"this session is {state}")
         if self.strategy.waits:
             raise RuntimeError(
                 f"expected a strategy to compile, got '{self.strategy.name}', which reads a value on the host to plan"

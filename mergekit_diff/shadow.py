@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .arguments import Signature
+from .beside import reusing_hooks
 from .hooks import SiteHooks
 from .rows import inside
 
@@ -19,13 +20,13 @@ class Shadow:
 
     Args:
         hooks: of its site, already attached.
-        compare: is told of both outputs.
+        compare: gets both outputs.
     """
 
     def __init__(self, hooks: SiteHooks, compare: Compare) -> None:
         self.hooks, self.compare = hooks, compare
         self.signature = Signature(hooks.site.block)
-        self._given: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+        self._inputs: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
 
     def attach(self) -> list[RemovableHandle]:
         """Register the hooks, before and after those of the site; the handles remove them."""
@@ -34,13 +35,15 @@ class Shadow:
         return [before, block.register_forward_hook(self._after)]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._given = args, kwargs
+        self._inputs = args, kwargs
 
     def _after(self, module: nn.Module, _: tuple[Any, ...], merged: Any) -> Any:  # noqa: ANN401
-        (args, kwargs), self._given = self._given, ((), {})
+        (args, kwargs), self._inputs = self._inputs, ((), {})
         state, site = self.hooks.state, self.hooks.site
         if state.plan is None and state.key_value is None:
             return merged
+        if names := reusing_hooks(module):
+            raise RuntimeError(f"{site.name}: expected a block that can run twice in a step, got one with {', '.join(names)}")
         x = site.tokens(self.signature.read(args, kwargs)[site.argument or self.signature.first])
         state.begin(None, None, state.place, x)
         whole = module.forward(*args, **kwargs)

@@ -53,7 +53,7 @@ class CAToMe(MergeStrategy):
     The paper merges every source whose similarity to its nearest destination reaches the threshold, as many in every row of a
     batch as in the one that has most. That number decides shapes, so reading it would make the host wait for the device. Here it
     comes from the plan before, whose scores have long arrived; the first plan of an image uses ``ratio``. The paper also
-    lists the steps at which plans are made; ``refresh`` of ``merging`` is the nearest to that. Time grows with N squared.
+    lists the steps at which plans are made: pass them as ``refresh`` of ``merging``. Time grows with N squared.
 
     Args:
         ratio: share of all tokens that the first plan of an image merges away.

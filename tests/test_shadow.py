@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import FirstBlockCacheConfig
 from tiny_families import FAMILIES, build, predict
 from tiny_family import Pairs, changed, strengthened
 from tiny_language import llama
@@ -59,10 +60,42 @@ def test_nothing_is_compared_where_nothing_merges():
 def test_what_cannot_run_twice_is_refused_in_one_line():
     flux, _ = build("flux")
     with merging(changed(flux, num_single_layers=2), Pairs(), roles="block", span=2) as session:
-        with pytest.raises(RuntimeError, match="expected a session whose blocks merge one by one and run eagerly, got span=2"):
+        with pytest.raises(
+            RuntimeError, match="expected a session whose blocks merge one by one, run eagerly and only once, got span=2"
+        ):
             session.shadow(lambda *_: None)
         session.remove_hooks()
     with merging(llama(), Pairs()) as session:
-        with pytest.raises(RuntimeError, match="got a cache"):
+        with pytest.raises(RuntimeError, match="got a cache of keys"):
             session.shadow(lambda *_: None)
+        session.remove_hooks()
+
+
+def test_a_session_is_either_compiled_or_runs_its_blocks_twice_and_that_only_once():
+    model, inputs = build("pixart")
+    with merging(model, Pairs()) as session:
+        session.shadow(lambda *_: None)
+        with pytest.raises(RuntimeError, match="got one that does so already"):
+            session.shadow(lambda *_: None)
+        with pytest.raises(RuntimeError, match="this session is one whose blocks run a second time"):
+            session.compile()
+        predict(model, inputs)
+    with merging(model, Pairs()) as session:
+        session.compile()
+        with pytest.raises(RuntimeError, match="got a compiled one"):
+            session.shadow(lambda *_: None)
+        session.remove_hooks()
+
+
+def test_a_block_whose_output_a_cache_reuses_cannot_run_twice():
+    model, inputs = build("flux")
+    with merging(model, Pairs(), roles="feed_forward") as session:
+        session.shadow(lambda *_: None)
+        model.enable_cache(FirstBlockCacheConfig(threshold=0.1))
+        with (
+            pytest.raises(RuntimeError, match="expected a block that can run twice in a step, got one with FBC"),
+            model.cache_context("a"),
+        ):
+            predict(model, inputs)
+        model.disable_cache()
         session.remove_hooks()

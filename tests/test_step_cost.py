@@ -248,3 +248,21 @@ def test_moving_tokens_inside_an_attention_is_timed_as_moving(role, monkeypatch)
         spent[strategy] = parts.spent["plan"] + parts.spent["merge"] + parts.spent["unmerge"]
     assert spent["retom"] > spent["nothing"]
     assert dict(vars(ReadyPlan)) == own
+
+
+def test_a_cell_with_a_step_cache_has_no_share(run):
+    run, planned = run
+    seconds = {"wall": 1.0, "plan": 0.2, "merge": 0.04, "unmerge": 0.06}
+    times = {name: [seconds] for name in ("base", *cost.block_ways(planned))}
+    cached = [replace(cell, study=replace(cell.study, cache=0.1)) for cell in planned[:1]]
+    assert set(cost.shares(run, [*cached, *planned[1:]], Large("one", SMALL, BLOCK), times, "here")) == {"base", planned[1].name}
+
+
+def test_watching_layers_is_no_cost_of_a_cell(tmp_path):
+    study = build({"prompts": ["p"], "steps": 1, "strategy": {"name": "tomesd", "ratio": 0.5}, "sweep": {}})
+    (cell,), pipe = cells(study), tiny_pipeline()
+    rows = [a_row(cell="base", role="base", strategy="base", kept=[]), a_row(cell=cell.name, merging=cell.merging, kept=[0.5])]
+    run = Run(tmp_path, {"study": study.record()}, rows)
+    watched = replace(cell, study=replace(study, metrics=["layer"]))
+    plain, again = (cost.costs(pipe, run, [each])[cell.name]["flops"] for each in (cell, watched))
+    assert plain == again

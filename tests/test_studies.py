@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mergekit_diff.experiments.bench import overhead
 from mergekit_diff.experiments.results.folder import RunFolder
 from mergekit_diff.experiments.results.run import Run
 from mergekit_diff.experiments.results.tables import layers_table
@@ -119,6 +120,21 @@ def test_errors_of_layers_leave_the_images_as_they_are(model, tmp_path):
 def test_errors_of_layers_are_measured_alone():
     with pytest.raises(ValueError, match=r"metrics: expected layer alone, .* got also psnr"):
         build({"metrics": ["layer", "psnr"]})
+    with pytest.raises(ValueError, match="cache: expected none with the metric layer"):
+        build({"metrics": ["layer"], "cache": 0.1})
+
+
+def test_a_large_model_in_which_cells_cannot_merge_gives_no_share_and_is_said(model, tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise ValueError("expected another role")
+
+    monkeypatch.setattr(overhead, "block_times", refuse)
+    raw = {"model": model, "prompts": ["a cat"], "steps": 1, "metrics": ["psnr"], "out": str(tmp_path / "out")}
+    study = build(raw | {"wandb": {"mode": "disabled"}})
+    assert run(study, ["run", "x"]) == 0
+    assert "costs: no share of a step of SD 1.5 at 1024 pixels: expected another role" in capsys.readouterr().err
+    costs = Run.read(tmp_path / "out").costs
+    assert costs and all("flops" in cost and "share" not in cost for cost in costs.values())
 
 
 def test_costs_count_what_merging_saves(model, tmp_path):

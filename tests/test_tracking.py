@@ -213,7 +213,7 @@ def test_a_service_that_hangs_or_dies_ends_no_run_and_loses_nothing(moment, sent
     tracked(folder)
     out, error = capfd.readouterr()
     assert out == "" and error.count("\n") == 1 and "W&B, offline: " in error and "are complete without it" in error
-    assert ("its service did not answer for 5 s and was ended" in error) == (sent == signal.SIGSTOP)
+    assert ("nothing was done for 5 s, so its service was ended" in error) == (sent == signal.SIGSTOP)
     after = files(folder.path)
     assert {path: after[path] for path in before} == before and services() == []
     monkeypatch.setattr(wandb, moment, function)

@@ -52,23 +52,23 @@ class Moves:
     """Times what moves tokens by a plan, until it is removed.
 
     Args:
-        told: called with the seconds of every move.
+        report: called with the seconds of every move.
     """
 
-    def __init__(self, told: Callable[[float], None]) -> None:
+    def __init__(self, report: Callable[[float], None]) -> None:
         self._is_moving = False
         self._own = {
             (kind, name): getattr(kind, name) for kind in (ReadyPlan, SoftPlan) for name in ("merge", "select", "unmerge")
         }
         for (kind, name), move in self._own.items():
-            setattr(kind, name, self._timed(move, told))
+            setattr(kind, name, self._timed(move, report))
 
     def remove(self) -> None:
         """Leave the plans as they were."""
         for (kind, name), move in self._own.items():
             setattr(kind, name, move)
 
-    def _timed(self, move: Callable[..., Tensor], told: Callable[[float], None]) -> Callable[..., Tensor]:
+    def _timed(self, move: Callable[..., Tensor], report: Callable[[float], None]) -> Callable[..., Tensor]:
         def timed(plan: object, x: Tensor, /) -> Tensor:
             if self._is_moving:  # one move may be made by another
                 return move(plan, x)
@@ -77,7 +77,7 @@ class Moves:
                 return move(plan, x)
             finally:
                 self._is_moving = False
-                told(_now() - start)
+                report(_now() - start)
 
         return timed
 
@@ -99,12 +99,12 @@ class Parts:
 
     def attach(self) -> "list[RemovableHandle | Moves]":
         """Register the hooks; call it after the session has registered its own."""
-        handles: list[RemovableHandle | Moves] = [Moves(self._moved), self.model.register_forward_pre_hook(self._count)]
+        handles: list[RemovableHandle | Moves] = [self.model.register_forward_pre_hook(self._count)]
         for site in find_sites(self.model):
             handles += self._around(site.block, "plan", None)
             for part in (part for role in self.roles for part in site.parts(role)):
                 handles += self._around(part, "merge", "unmerge")
-        return handles
+        return [*handles, Moves(self._moved)]  # the last, so that no error leaves plans with a stopwatch
 
     def milliseconds(self) -> dict[str, float]:
         """Means over the denoiser's calls."""

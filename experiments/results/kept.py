@@ -2,14 +2,16 @@
 
 import gzip
 import io
-import re
+import shlex
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from ..files import write_atomically
 from ..reading import inside, numbered, read_bytes
-from .folder import CONFIG
+from .folder import CONFIG, RunFolder
 from .row import Row
 
 ROWS = "rows.jsonl.gz"
@@ -26,7 +28,7 @@ def keep(folder: Path, rows: Sequence[Row], into: Path) -> Path:
     """
     target = into / folder.absolute().name
     if (folder / CONFIG).is_file():
-        write_atomically(target / CONFIG, _portable((folder / CONFIG).read_text(encoding="utf-8"), target.name).encode())
+        write_atomically(target / CONFIG, _portable(folder, f"runs/{target.name}"))
     for name in COPIED:
         if (folder / name).is_file():
             write_atomically(target / name, (folder / name).read_bytes())
@@ -34,10 +36,15 @@ def keep(folder: Path, rows: Sequence[Row], into: Path) -> Path:
     return target
 
 
-def _portable(config: str, name: str) -> str:
-    """The text of a configuration with ``runs/name`` for the run's folder, where that is an absolute path of one machine."""
-    out = re.search(r"^  out: (/.+)$", config, re.MULTILINE)
-    return config.replace(out[1], f"runs/{name}") if out else config
+def _portable(folder: Path, place: str) -> bytes:
+    """The configuration of a run, with another place for its folder where that is an absolute path of one machine."""
+    config = RunFolder(folder).config()
+    own = str(config["study"].get("out", ""))
+    if not Path(own).is_absolute():
+        return (folder / CONFIG).read_bytes()
+    words = [f"out={place}" if word == f"out={own}" else word for word in shlex.split(config.get("command", ""))]
+    moved = config | {"study": config["study"] | {"out": place}, "command": shlex.join(words)}
+    return yaml.safe_dump(moved, sort_keys=False, allow_unicode=True).encode()
 
 
 def is_kept(folder: Path) -> bool:

@@ -54,7 +54,7 @@ def block_ways(planned: Iterable[Cell]) -> dict[str, Way]:
 def shares(
     run: Run, planned: Sequence[Cell], large: Large, times: Mapping[str, Sequence[Seconds]], where: str
 ) -> dict[str, Costs]:
-    """By cell, what a denoising step costs as a share of the base's, in a large model of the same kind.
+    """By cell, what a denoising step costs as a share of the base's, in a large model of the same kind; none with a step cache.
 
     It is no wall time and no speed-up: operations of convolutions and of attention count alike, whatever a device makes of
     them; the ratio is the one that the study's model was granted, the same for all sites; and a planning time that grows
@@ -76,10 +76,10 @@ def shares(
         like: the name of the large model.
         measured_on: the machine that the times are of.
     """
-    both = {name: (1.0, 0.0) for name in run.cells}
-    both |= {
-        cell.name: _share(run, cell, large, overhead(times[cell.name], times[BASE])) for cell in planned if cell.name in both
-    }
+    cached = {cell.name for cell in planned if cell.study.cache is not None}
+    both = {name: (1.0, 0.0) for name in run.cells if name not in cached}
+    present = [cell for cell in planned if cell.name in both]
+    both |= {cell.name: _share(run, cell, large, overhead(times[cell.name], times[BASE])) for cell in present}
     keys, on = ("share", "share_flops", "share_overhead"), {"like": large.name, "measured_on": where}
     return {name: dict(zip(keys, (flops + added, flops, added), strict=True)) | on for name, (flops, added) in both.items()}
 
@@ -96,7 +96,8 @@ def _share(run: Run, cell: Cell, large: Large, time: Overhead) -> tuple[float, f
 
 def _cost(pipe: Any, cell: Cell, roles: list[str], changes: bool) -> Costs:  # noqa: ANN401
     model = getattr(pipe, "unet", None) or pipe.transformer
-    study = replace(cell.study, probes=[])  # a probe plans too, which is not a cost of the cell
+    study = replace(cell.study, probes=[], metrics=[])  # what watches a cell plans too, or runs its layers again
+    changes = changes or study.cache is not None
     cell, counted = (replace(cell, study=one) for one in (study, study if changes else replace(study, steps=min(2, study.steps))))
     prompt = study.prompts[0]
     on_gpu = pipe.device.type == "cuda"

@@ -81,10 +81,16 @@ def _measure_times(run: Run, study: Study, planned: Sequence[Cell], pipe: Any, a
     if missing[speed] and large is not UNET:
         complain(f"speed: expected a U-Net, since the table is of one of its blocks, got {type(denoiser).__name__}: no table")
         missing[speed] = False
-    times = block_times(block_ways(planned), large.block, device, study.dtype, peers=missing[speed])
+        if not missing[path]:
+            return
+    times: Mapping[str, Sequence[Seconds]] | None = None
+    try:
+        times = block_times(block_ways(planned), large.block, device, study.dtype, peers=missing[speed])
+    except ValueError as error:
+        complain(f"costs: no share of a step of {large.name}: {error}")
     if missing[path]:
         _write_costs(run, planned, pipe, large, times, machine(device))
-    if missing[speed]:
+    if missing[speed] and times is not None:
         repeats = {cell.name for cell in planned if cell.is_repeat}
         summary.write_csv(speed, block_table({name: seconds for name, seconds in times.items() if name not in repeats}))
 
@@ -94,13 +100,13 @@ def _write_costs(
     planned: Sequence[Cell],
     pipe: Any,  # noqa: ANN401
     large: "Large",
-    times: Mapping[str, "Sequence[Seconds]"],
+    times: Mapping[str, "Sequence[Seconds]"] | None,
     where: str,
 ) -> None:
     from .cost import costs, shares
 
     values = costs(pipe, run, planned)
-    for cell, of_large in shares(run, planned, large, times, where).items():
+    for cell, of_large in shares(run, planned, large, times, where).items() if times is not None else ():
         values[cell] |= of_large
     for cell, rows in run.cells.items():
         values[cell]["step_seconds"] = _spread([seconds for row in rows for seconds in row.step_seconds])

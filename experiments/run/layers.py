@@ -23,12 +23,15 @@ class LayerErrors:
         session.observe(self._on_plan)
         session.shadow(self._on_layer)
 
-    def by_site(self) -> Layers:
+    def by_site(self, steps: int) -> Layers:
         """For every site and step the change of its block's output by merging, relative to what the block adds to its input.
 
         The mean over the denoiser's calls in a step; None where nothing was merged.
+
+        Args:
+            steps: of the image.
         """
-        return {site: [_mean(steps.get(step)) for step in range(max(steps) + 1)] for site, steps in self._errors.items()}
+        return {site: [_mean(errors.get(step)) for step in range(steps)] for site, errors in self._errors.items()}
 
     def _on_plan(self, x: Tensor, ctx: LayerContext, plan: Plan | None, made: bool) -> None:
         self._step = ctx.step

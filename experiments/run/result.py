@@ -55,7 +55,7 @@ def make_result(pipe: Any, cell: Cell, prompt: str, seed: int, watch: Watch | No
         return Result(output, steps)
     report = session.report()
     counts = _counts(report, cell.name) | ({"stale": probe.by_step()} if probe is not None else {})
-    counts |= {"layers": layers.by_site()} if layers is not None else {}
+    counts |= {"layers": layers.by_site(cell.study.steps)} if layers is not None else {}
     frames = len(task_of(cell.study.model).frames(output))
     return Result(output, steps, counts, _sites(report), _maps(session, frames))
 

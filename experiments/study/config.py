@@ -190,6 +190,8 @@ def _check_layers(study: Study) -> None:
     if "layer" in study.metrics and study.metrics != ["layer"]:
         others = ", ".join(name for name in study.metrics if name != "layer")
         raise ValueError(f"metrics: expected layer alone, since its images are made as without merging; got also {others}")
+    if "layer" in study.metrics and study.cache is not None:
+        raise ValueError(f"cache: expected none with the metric layer, which runs every block twice, got {study.cache}")
 
 
 def _check_size(size: object) -> None:

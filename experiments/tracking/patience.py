@@ -11,22 +11,24 @@ LONGEST = 600.0
 
 
 class Patience:
-    """In this context the service is killed when nothing comes to an end for a while: a call that waits for it then fails.
+    """In this context the service is killed where a cell takes too long: a call that waits for it then fails.
 
     Args:
-        seconds: that anything may take.
+        seconds: that a cell may take; None waits for ever, since the service also has runs of the user's own.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._timer, self._over = seconds, threading.Timer(seconds, lambda: None), False
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds, self._timer, self._over = seconds, threading.Timer(0, lambda: None), False
 
     def __enter__(self) -> "Patience":
         self.again()
         return self
 
     def again(self) -> None:
-        """Something came to an end: wait as long for the next."""
+        """A cell is done: wait as long for the next."""
         self._timer.cancel()
+        if self._seconds is None:
+            return
         self._timer = threading.Timer(self._seconds, self._end)
         self._timer.daemon = True
         self._timer.start()
@@ -39,7 +41,7 @@ class Patience:
         """
         self._timer.cancel()
         if self._over and isinstance(error, Exception | SystemExit):
-            raise TimeoutError(f"its service did not answer for {self._seconds:g} s and was ended") from error
+            raise TimeoutError(f"nothing was done for {self._seconds:g} s, so its service was ended") from error
 
     def _end(self) -> None:
         self._over = True

@@ -80,7 +80,7 @@ def _log_cells(run: Run, project: str, mode: Mode) -> None:
     import wandb
 
     alone = wandb.run is None  # otherwise a notebook has opened a W&B run of its own, which must stay open
-    with Patience(LONGEST) as patience:
+    with Patience(LONGEST if alone else None) as patience:
         wandb.setup(wandb.Settings(**SETTINGS))
         try:
             if mode == "online" and not wandb.login(prompt=False, verify=False):

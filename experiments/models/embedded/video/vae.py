@@ -27,7 +27,7 @@ def train(folder: Path, steps: int | None = None, minutes: float | None = None) 
     seen, _ = split(len(emoji))
     held = held_out(emoji)
     sample = partial(samples.without_captions, emoji, seen, PHASE.batch)
-    optimizer = partial(muon, inside=of_convolutions)  # in a third of AdamW's steps
+    optimizer = partial(muon, inside=of_convolutions)
     module = Autoencoder(new_vae(), sample, held[:SHOWN], folder, PHASE.rate, columns=2, optimizer=optimizer)
     x = samples.without_captions(emoji, seen, MEASURED, seeded(0))
     complete = partial(with_moments, x=x)
