@@ -29,7 +29,7 @@ from .recomputing import Plans
 from .recording import Records, check_recorded
 from .refreshing import checked
 from .report import MergeReport
-from .shadow import Compare, Shadow
+from .shadow import Compare, Shadow, check_shadow
 from .signals import asked
 from .sites import Site
 from .spans import check_span, spans
@@ -143,14 +143,7 @@ class MergeSession:
             RuntimeError: several blocks run on the same merged tokens, keys merge in a cache, the session is compiled, or this
                 was called before.
         """
-        reasons = {
-            f"span={self.options.span}": self.options.span > 1,
-            "a cache of keys": self._is_causal,
-            "a compiled one": bool(self._compiled),
-            "one that does so already": self._is_shadowed,
-        }
-        if (reason := next((words for words, holds in reasons.items() if holds), None)) is not None:
-            raise RuntimeError(f"expected a session whose blocks merge one by one, run eagerly and only once, got {reason}")
+        check_shadow(self.options.span, self._is_causal, bool(self._compiled), self._is_shadowed)
         self._is_shadowed = True
         for hooks in self._attached:
             assert isinstance(hooks, SiteHooks)

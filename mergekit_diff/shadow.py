@@ -15,6 +15,28 @@ Compare = Callable[[str, Tensor, Tensor, Tensor], None]
 """Called with a site's name and the (B, N, C) tokens of its grid: before its block, after it with merging, and without."""
 
 
+def check_shadow(span: int, is_causal: bool, is_compiled: bool, is_shadowed: bool) -> None:
+    """Refuse a session whose blocks cannot run a second time.
+
+    Args:
+        span: how many blocks run on the same merged tokens.
+        is_causal: whether keys merge in a cache.
+        is_compiled: whether it is compiled.
+        is_shadowed: whether its blocks run twice already.
+
+    Raises:
+        RuntimeError: says why, in one line.
+    """
+    reasons = {
+        f"span={span}": span > 1,
+        "a cache of keys": is_causal,
+        "a compiled one": is_compiled,
+        "one that does so already": is_shadowed,
+    }
+    if (reason := next((words for words, holds in reasons.items() if holds), None)) is not None:
+        raise RuntimeError(f"expected a session whose blocks merge one by one, run eagerly and only once, got {reason}")
+
+
 class Shadow:
     """Runs a block again on its whole tokens wherever it merged, and returns that.
 
