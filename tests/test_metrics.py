@@ -73,7 +73,7 @@ def real():
 def test_every_metric_says_what_it_is(name):
     metric = metrics()[name]
     assert metric.better in ("higher", "lower")
-    assert metric.of in ("pair", "single", "set")
+    assert metric.of in ("pair", "single", "set", "layers")
     assert metric.tasks and set(metric.tasks) <= {task.name for task in TASKS}
     assert VIDEO.name in metric.tasks or PICTURE.name not in metric.tasks
     assert metric.label

@@ -8,6 +8,7 @@ from tiny_families import build, predict
 
 from mergekit_diff import MergeStrategy, make, merging, names
 from mergekit_diff.experiments.study.rehearsal import planning_for
+from mergekit_diff.strategies.wrapper import Wrapper
 
 MODELS = {"flux": 2, "wan": 3}
 PAIRS = [(model, name) for model, axes in MODELS.items() for name in planning_for(axes)]
@@ -55,9 +56,9 @@ def test_generated_code_gives_the_eager_output(unet, name):
 
 
 def test_every_strategy_that_reads_its_last_plan_for_a_number_says_what_it_shares():
-    for name in names("strategy"):
-        strategy = make("strategy", name)
-        if type(strategy).after is not MergeStrategy.after:
+    wrapped = make("strategy", {"name": "dynamic-ratio", "inner": "ca-tome"})
+    for strategy in (*(make("strategy", name) for name in names("strategy")), wrapped):
+        if type(strategy).after not in (MergeStrategy.after, Wrapper.after) or strategy is wrapped:
             assert strategy.batch_shared and "last_plan" in strategy.asks()
 
 

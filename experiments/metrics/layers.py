@@ -10,8 +10,8 @@ def error(layers: Mapping[str, Sequence[float | None]], _: object = None) -> flo
     Args:
         layers: by site the error at every step, as :meth:`mergekit_diff.experiments.run.layers.LayerErrors.by_site` gives it.
 
-    >>> error({"down": [0.1, None], "up": [0.2, 0.3]})
-    0.2
+    >>> error({"down": [0.25, None], "up": [0.5, 0.75]})
+    0.5
     """
     errors = [value for steps in layers.values() for value in steps if value is not None]
     return math.fsum(errors) / len(errors) if errors else math.nan

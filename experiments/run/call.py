@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -107,22 +107,21 @@ def prepared(pipe: Any, cell: Cell) -> Iterator[None]:  # noqa: ANN401
     Raises:
         ValueError: the denoiser can have no cache.
     """
-    own, denoiser = pipe.scheduler, getattr(pipe, "unet", None) or pipe.transformer
-    if cell.study.scheduler is not None:
-        set_scheduler(pipe, cell.study.scheduler)
-    try:
+    with ExitStack() as after:
+        if cell.study.scheduler is not None:
+            after.callback(setattr, pipe, "scheduler", pipe.scheduler)
+            set_scheduler(pipe, cell.study.scheduler)
         if cell.study.cache is not None:
-            _enable_cache(denoiser, cell.study.cache)
+            after.callback(_with_cache(pipe, cell.study.cache).disable_cache)
         yield
-    finally:
-        pipe.scheduler = own
-        if getattr(denoiser, "is_cache_enabled", False):
-            denoiser.disable_cache()
 
 
-def _enable_cache(denoiser: Any, threshold: float) -> None:  # noqa: ANN401
+def _with_cache(pipe: Any, threshold: float) -> Any:  # noqa: ANN401
+    """The denoiser, whose cache is enabled now."""
     from diffusers import FirstBlockCacheConfig
 
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
     if not hasattr(denoiser, "enable_cache"):
         raise ValueError(f"cache: expected a transformer of diffusers that can have one, got {type(denoiser).__name__}")
     denoiser.enable_cache(FirstBlockCacheConfig(threshold=threshold))
+    return denoiser
