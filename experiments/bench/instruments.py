@@ -48,7 +48,7 @@ class Operations:
                     handle.remove()
 
 
-class Moves:
+class MoveTimer:
     """Times what moves tokens by a plan, until it is removed.
 
     Args:
@@ -97,14 +97,14 @@ class Parts:
         self.calls = 0
         self._since, self._inside = 0.0, False
 
-    def attach(self) -> "list[RemovableHandle | Moves]":
+    def attach(self) -> "list[RemovableHandle | MoveTimer]":
         """Register the hooks; call it after the session has registered its own."""
-        handles: list[RemovableHandle | Moves] = [self.model.register_forward_pre_hook(self._count)]
+        handles: list[RemovableHandle | MoveTimer] = [self.model.register_forward_pre_hook(self._count)]
         for site in find_sites(self.model):
             handles += self._around(site.block, "plan", None)
             for part in (part for role in self.roles for part in site.parts(role)):
                 handles += self._around(part, "merge", "unmerge")
-        return [*handles, Moves(self._moved)]  # the last, so that no error leaves plans with a stopwatch
+        return [*handles, MoveTimer(self._moved)]  # the last, so that no error leaves plans with a stopwatch
 
     def milliseconds(self) -> dict[str, float]:
         """Means over the denoiser's calls."""
