@@ -11,7 +11,7 @@ from .components import MergeStrategy
 from .ledger import Place
 from .plan import Plan
 from .sources import library, sources
-from .speed import seconds_of_plan, speed
+from .speed import Speed, seconds_of_plan, speed
 from .turn import Tokens
 
 MARGIN = 1.1
@@ -45,10 +45,11 @@ class Gate:
     Args:
         decisions: those of an earlier session, by site; "auto" to make them here.
         refresh: how many steps share a plan at most; a ratio or window that changes at every step makes more.
+        proportional: whether keys have log sizes; None is where attention is joint.
     """
 
-    def __init__(self, decisions: str | Mapping[str, Mapping[str, Any]], refresh: int) -> None:
-        self.refresh = refresh
+    def __init__(self, decisions: str | Mapping[str, Mapping[str, Any]], refresh: int, proportional: bool | None = False) -> None:
+        self.refresh, self.proportional = refresh, proportional
         self.decided: dict[str, Decision] = {} if isinstance(decisions, str) else {k: dict(v) for k, v in decisions.items()}
 
     def known(self, place: Place, tokens: Tokens) -> Decision | None:
@@ -70,13 +71,14 @@ class Gate:
         weighed = Estimate(0.0, 0.0)  # if the strategy merges nothing, for which the report has a reason
         if plan is not None and plan.num_groups < plan.num_tokens:
             planning = seconds_of_plan(f"{strategy!r}, code {_code(strategy)}", x, again)
-            weighed = estimate(place, x, plan, planning / self.refresh)
+            sized = place.site.joint if self.proportional is None else self.proportional
+            weighed = estimate(place, x, plan, planning / self.refresh, sized)
         decision = {"merges": weighed.pays, "saves_ms": round(weighed.saves, 4), "costs_ms": round(weighed.costs, 4)}
         self.decided[_key(place, *x.shape[:2])] = decision
         return decision
 
 
-def estimate(place: Place, x: Tensor, plan: Plan, planning: float) -> Estimate:
+def estimate(place: Place, x: Tensor, plan: Plan, planning: float, sized: bool = False) -> Estimate:
     """What merging by ``plan`` saves and costs here, on this device.
 
     Args:
@@ -84,9 +86,10 @@ def estimate(place: Place, x: Tensor, plan: Plan, planning: float) -> Estimate:
         x: (B, N, C) tokens.
         plan: which of them merge.
         planning: seconds of planning that fall to one call.
+        sized: whether the merged keys have log sizes, which slow attention down.
     """
     rates = speed(x.device, x.dtype)
-    saved = sum(_saved(place, role, plan, x, rates.linear, rates.attention) for role in place.roles)
+    saved = sum(_saved(place, role, plan, x, rates, sized) for role in place.roles)
     moved = len(place.roles) * (rates.call + rates.move * x.numel() * x.element_size())
     return Estimate(1000 * saved, 1000 * (planning + moved))
 
@@ -100,14 +103,15 @@ def _code(strategy: MergeStrategy) -> str:
     return hashlib.sha256("\0".join([*sources(strategy), library()]).encode()).hexdigest()[:12]
 
 
-def _saved(place: Place, role: str, plan: Plan, x: Tensor, linear: float, attention: float) -> float:
+def _saved(place: Place, role: str, plan: Plan, x: Tensor, rates: Speed, sized: bool) -> float:
     """Seconds that merging saves in one layer: linear maps run over fewer tokens, attention over fewer pairs."""
     site = place.site
     if role == "block":
-        return sum(_saved(place, part, plan, x, linear, attention) for part in site.roles if part != "block")
+        return sum(_saved(place, part, plan, x, rates, sized) for part in site.roles if part != "block")
     batch, n, width = x.shape
     m = plan.num_groups
-    pairs = {"self_attention": n * n - m * m, "key_value": n * n - n * m}.get(role, 0) if site.key_bias is not None else 0
+    left = {"self_attention": m * m, "key_value": n * m}.get(role, n * n) if site.key_bias is not None else n * n
+    paired = (n * n - left) * rates.attention - (left * rates.sized if sized and left < n * n else 0.0)
     of_words = {"self_attention": None, "key_value": True, "cross_attention": False, "feed_forward": None}[role]
 
     def counts(name: str) -> bool:
@@ -117,7 +121,7 @@ def _saved(place: Place, role: str, plan: Plan, x: Tensor, linear: float, attent
 
     parts = site.parts(role)
     weights = sum(_weights(part, counts) for part in parts)
-    return 2 * batch * (n - m) * weights * linear + 4 * batch * pairs * width * attention * len(parts)
+    return 2 * batch * (n - m) * weights * rates.linear + 4 * batch * width * paired * len(parts)
 
 
 def _weights(module: nn.Module, counts: Callable[[str], bool]) -> int:

@@ -77,7 +77,8 @@ class MergeSession:
             seed=self.options.seed,
             records=self._records,
         )
-        self._gate = None if self.options.gate == "none" else Gate(self.options.gate, refresh if isinstance(refresh, int) else 1)
+        steps = refresh if isinstance(refresh, int) else 1
+        self._gate = None if self.options.gate == "none" else Gate(self.options.gate, steps, self.options.proportional)
         self._ledger = Ledger(strategy, found, self._roles)
         self._ledger.note_left_out({site.name for site in sites}, self.options.levels)
         self._ledger.note_replaced(tuple(self.options.roles or ()))

@@ -30,17 +30,19 @@ class Speed:
         attention: per floating-point operation of scaled dot-product attention.
         move: per byte of the tokens that are merged and unmerged, both together.
         call: per merge and unmerge, whatever the number of tokens.
+        sized: more per floating-point operation of attention where log sizes are added to its scores.
     """
 
     linear: float
     attention: float
     move: float
     call: float
+    sized: float = 0.0
 
 
 def speed(device: torch.device, dtype: torch.dtype) -> Speed:
     """The speed of a device; it is measured the first time, which takes less than a second."""
-    return Speed(**_remember(_name(device, dtype), lambda: asdict(_measure(device, dtype))))
+    return Speed(**_remember(f"rates of {_name(device, dtype)}", lambda: asdict(_measure(device, dtype))))
 
 
 def seconds_of_plan(what: str, x: Tensor, plan: Callable[[], object]) -> float:
@@ -60,9 +62,12 @@ def _measure(device: torch.device, dtype: torch.dtype) -> Speed:
     x = torch.randn(2, TOKENS, WIDTH, generator=draw).to(device, dtype)
     weight, heads = x[0], x.view(2, TOKENS, HEADS, WIDTH // HEADS).transpose(1, 2)
     linear = _seconds(lambda: F.linear(x, weight), device) / (2 * x.numel() * TOKENS)
-    attention = _seconds(lambda: F.scaled_dot_product_attention(heads, heads, heads), device) / (4 * x.numel() * TOKENS)
+    bias = x.new_zeros(2, 1, 1, TOKENS)
+    plain = _seconds(lambda: F.scaled_dot_product_attention(heads, heads, heads), device)
+    biased = _seconds(lambda: F.scaled_dot_product_attention(heads, heads, heads, attn_mask=bias), device)
+    attention, sized = (seconds / (4 * x.numel() * TOKENS) for seconds in (plain, max(biased - plain, 0.0)))
     call, move = _seconds(_there_and_back(x[:, :16, :8]), device), _seconds(_there_and_back(x), device)
-    return Speed(linear, attention, max(move - call, 0.0) / (x.numel() * x.element_size()), call)
+    return Speed(linear, attention, max(move - call, 0.0) / (x.numel() * x.element_size()), call, sized)
 
 
 def _there_and_back(x: Tensor) -> Callable[[], Tensor]:

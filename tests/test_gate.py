@@ -202,3 +202,16 @@ def test_compiled_sessions_keep_to_the_decisions(unet, monkeypatch):
 def test_a_wrong_gate_is_refused(wrong, unet):
     with pytest.raises(ValueError, match="auto"), merging(unet, "retom-paper", gate=wrong):
         pass
+
+
+@pytest.mark.parametrize("role", ("self_attention", "key_value"))
+def test_the_gate_knows_the_price_of_log_sizes(role, unet, monkeypatch):
+    use(monkeypatch, Speed(linear=0.0, attention=1e-9, move=0.0, call=0.0, sized=5e-10))
+
+    def saved(proportional):
+        with merging(unet, "retom-paper", gate="auto", roles=role, proportional=proportional) as session:
+            predict(unet, steps=1)
+        return sum(each["saves_ms"] for each in session.gates().values())
+
+    price = 1 / 6 if role == "self_attention" else 1 / 2  # of the saving, at half of the tokens
+    assert saved(True) == pytest.approx((1 - price) * saved(False), abs=1e-3)

@@ -12,7 +12,7 @@ from ..files import write_atomically
 from ..models import check_device, resolve_device, use_threads
 from ..provenance import git_commit, processor, versions
 from ..terminal import complain, progress_bar, say, show_table
-from . import scaling, startup, tables
+from . import log_sizes, scaling, startup, tables
 from .config import Bench, check_outputs
 from .peers import has_tomesd
 from .results import rows_of
@@ -21,6 +21,7 @@ from .timing import Times, count, take_turns, turns
 from .variants import Entries, all_roles, named_strategies, variants
 
 Rounds = dict[str, Any]
+PLOTTED = ("time", "flops", "scaling")
 
 
 def run_bench(bench: Bench, table: Path | None = None, plot: Path | None = None) -> int:
@@ -35,13 +36,13 @@ def run_bench(bench: Bench, table: Path | None = None, plot: Path | None = None)
         ValueError: the input is wrong; nothing was measured.
     """
     check_outputs(table, plot)
-    if plot is not None and bench.what == "startup":
-        raise ValueError(f"plot: expected none with what=startup, got {plot}")
+    if plot is not None and bench.what not in PLOTTED:
+        raise ValueError(f"plot: expected none with what={bench.what}, got {plot}")
     entries = named_strategies(bench)
     check_device(bench.device)
     use_threads(bench.threads)
     try:
-        measure = {"scaling": _curves, "startup": _small_costs}.get(bench.what, _variants)
+        measure = {"scaling": _curves, "startup": _small_costs, "log-sizes": _log_sizes}.get(bench.what, _variants)
         rows, rounds = measure(bench, entries)
     except Exception as error:  # the input was right, so this is a failure of the measurement
         complain(f"error: {type(error).__name__}: {error}")
@@ -66,9 +67,11 @@ def title(bench: Bench) -> str:
     if bench.what == "startup":
         return f"What merging costs besides merging, steps of {bench.size}, batch {bench.batch}"
     (height, width), frames = bench.height_and_width(), bench.num_frames()
+    shape = f"{height}x{width} pixels" + (f", {frames} frames" if frames else "")
+    if bench.what == "log-sizes":
+        return f"Log sizes in an attention of {bench.size}, {shape}, batch {bench.batch}, ratio {bench.ratio}, {bench.dtype}"
     part = {"layer": "attention layer", "block": f"{bench.kind or 'transformer'} block", "step": "denoising step"}[bench.at]
     number = "one" if bench.blocks == 1 else f"{bench.blocks} of each"
-    shape = f"{height}x{width} pixels" + (f", {frames} frames" if frames else "")
     return f"{bench.size}, {number} {part}, {shape}, batch {bench.batch}, ratio {bench.ratio}, {bench.dtype}, random weights"
 
 
@@ -98,12 +101,19 @@ def _small_costs(bench: Bench, entries: Entries) -> tuple[list[dict[str, Any]], 
         return startup.startup(bench, advance)
 
 
+def _log_sizes(bench: Bench, entries: Entries) -> tuple[list[dict[str, Any]], Rounds]:
+    with progress_bar("rounds", bench.rounds) as advance:
+        return log_sizes.log_sizes(bench, advance)
+
+
 def _show(bench: Bench, rows: list[dict[str, Any]]) -> None:
     if bench.what == "scaling":
         for name, table in tables.scaling_tables(rows, bench):
             show_table(f"{name}. {title(bench)}", table)
     elif bench.what == "startup":
         show_table(f"{title(bench)}; medians of {bench.rounds} rounds", tables.startup_table(rows, bench))
+    elif bench.what == "log-sizes":
+        show_table(f"{title(bench)}; medians of {bench.rounds} rounds", tables.log_sizes_table(rows))
     elif bench.what == "flops":
         show_table(title(bench), tables.flops_table(rows))
     else:
@@ -112,7 +122,7 @@ def _show(bench: Bench, rows: list[dict[str, Any]]) -> None:
         if bench.gate != "none":
             show_table("What the gate predicted, for a mean call", tables.gate_table(rows))
         say(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    if not has_tomesd() and bench.what != "startup":
+    if not has_tomesd() and bench.what in PLOTTED:
         say("tomesd is not in the tables, since that package is not installed")
 
 

@@ -15,7 +15,7 @@ from ..study.schema import structured
 from .sizes import find_size
 from .transformer_sizes import Transformer
 
-WHAT = ("time", "flops", "scaling", "startup")
+WHAT = ("time", "flops", "scaling", "startup", "log-sizes")
 AT = ("layer", "block", "step")
 DEVICES = ("auto", "cpu", "cuda")
 ENOUGH_ROUNDS = 6  # the fewest whose extremes hold their median with 95% probability
@@ -29,7 +29,8 @@ class Bench:
 
     Args:
         what: "time"; "flops", which computes nothing and takes seconds for any size; "scaling", plans for 1,024 to
-            131,072 tokens; "startup", imports, entering and leaving, and the hooks of a step that merges next to nothing.
+            131,072 tokens; "startup", imports, entering and leaving, and the hooks of a step that merges next to nothing;
+            "log-sizes", one attention with the log sizes of merged keys, by the way in which they reach its scores.
         size: "sd15", "sd21", "sdxl"; "sd3", "flux", "qwen-image", "wan-1.3b", "wan-14b", "ltx", "cogvideox"; "emoji" or a
             pipeline folder with a U-Net. Only the shape is read; weights are random.
         pixels: a side of the image, or [height, width]; None is the size that the model was trained for.
@@ -123,7 +124,7 @@ def check(bench: Bench) -> Bench:
         value = getattr(bench, name)
         if value is not None and value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
-    if bench.rounds < ENOUGH_ROUNDS and bench.what in ("time", "startup"):
+    if bench.rounds < ENOUGH_ROUNDS and bench.what in ("time", "startup", "log-sizes"):
         raise ValueError(f"rounds: expected at least {ENOUGH_ROUNDS}, since fewer have no 95% interval, got {bench.rounds}")
     if not 0 < bench.ratio < 1:
         raise ValueError(f"ratio: expected a number between 0 and 1, got {bench.ratio}")

@@ -13,7 +13,7 @@ from ..results.tables import markdown
 from .command import title
 from .config import Bench
 from .speed_goals import ROUNDS, Record, goals
-from .tables import scaling_tables, time_table
+from .tables import log_sizes_table, scaling_tables, time_table
 
 TITLE = (
     "Speed, each line from one interleaved run; medians, and their 95% interval where there are at least six rounds. An interval "
@@ -25,6 +25,8 @@ PLANNING = ("scaling", "scaling-3d", "scaling-1d")
 """Records of planning on grids of 2, 3 and 1 axes; all but the first may be missing."""
 BLOCKS = "block-*.json"
 """Records of one block of each kind of a transformer; there may be none."""
+LOG_SIZES = "log-sizes-*.json"
+"""Records of one attention with log sizes; there may be none."""
 
 
 def table(folder: Path) -> str:
@@ -36,13 +38,13 @@ def table(folder: Path) -> str:
     records = {goal.record: _read(folder / f"{goal.record}.json") for goal in goals()}
     lines = [goal.line(records[goal.record]) for goal in goals()]
     records |= {name: _read(path) for name in PLANNING if (path := folder / f"{name}.json").is_file()}
-    blocks = {path.stem: _read(path) for path in sorted(folder.glob(BLOCKS))}
-    records |= blocks
+    single = {path.stem: _read(path) for pattern in (BLOCKS, LOG_SIZES) for path in sorted(folder.glob(pattern))}
+    records |= single
     machines = dict.fromkeys(_machine(record) for record in records.values())
     planning = "".join(f"\n{text}" for name in PLANNING if name in records for text in _planning(name, records[name]))
-    block_times = "".join(f"\n{_block(name, record)}" for name, record in blocks.items())
+    single_times = "".join(f"\n{_single(name, record)}" for name, record in single.items())
     head = ["measure", "value", "goal", "met", "rounds", "record"]
-    return markdown(TITLE, [head, *lines]) + block_times + planning + f"\nMachine: {'; '.join(machines)}.\n"
+    return markdown(TITLE, [head, *lines]) + single_times + planning + f"\nMachine: {'; '.join(machines)}.\n"
 
 
 def _planning(name: str, record: Record) -> list[str]:
@@ -52,9 +54,10 @@ def _planning(name: str, record: Record) -> list[str]:
     return [markdown(f"{what} by number of tokens, {where} (record `{name}`)", table) for what, table in tables]
 
 
-def _block(name: str, record: Record) -> str:
+def _single(name: str, record: Record) -> str:
     bench = Bench(**record["bench"])
-    return markdown(f"{title(bench)}; medians of {bench.rounds} rounds (record `{name}`)", time_table(record["rows"]))
+    draw = log_sizes_table if bench.what == "log-sizes" else time_table
+    return markdown(f"{title(bench)}; medians of {bench.rounds} rounds (record `{name}`)", draw(record["rows"]))
 
 
 def _read(path: Path) -> Record:

@@ -68,6 +68,12 @@ def startup_table(rows: Sequence[Row], bench: Bench) -> list[list[str]]:
     return table
 
 
+def log_sizes_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Header and a row for every role and way: the kernel that ran, its time, and the paired ratio to no log sizes."""
+    head = ["role", "log sizes", "kernel", "ms", "x none [95%]"]
+    return [head, *[[r["role"], r["way"], r["kernel"], _number(r["ms"][0], 2), _between(r["ratio"])] for r in rows]]
+
+
 def _times(row: Row, peer: bool) -> list[str]:
     to = row["wall_ratio"]
     floor = next((ratio[0] for name, ratio in to.items() if name.startswith(FLOOR)), None)
