@@ -163,6 +163,18 @@ def test_cells_are_one_family_if_only_a_constant_ratio_differs(study):
     assert "local-match(reach=1), levels=2" in found and len(found) == 6
 
 
+def test_where_a_step_cache_is_swept_curves_go_over_its_threshold(study):
+    def values(name, threshold):
+        return {"cache": threshold, "strategy.ratio": {"c": 0, "x": 0.5}[name]}
+
+    run = study(("c", [0.5, 0.6, 0.7], distance), ("x", [0.4, 0.55], lambda i, cost: 0.8 * distance(i, cost)), values=values)
+    found = {family.name: [point.cost for point in family.points] for family in families(run.cells, run.shares, "feature")}
+    assert found == {"ratio=0": [0.5, 0.6, 0.7], "ratio=0.5": [0.4, 0.55]}
+    (compared,) = run.at_equal_cost
+    assert (compared.cell, compared.against, compared.cost) == ("ratio=0.5", "ratio=0", 0.5)
+    assert compared.effect == pytest.approx(0.8)
+
+
 def test_a_repetition_is_no_point_of_a_family(study):
     run = study(("c", [0.6], distance), ("x", [0.5, 0.9], distance))
     rows = [replace(row, role="repeat") if row.cell == "x 0.9" else row for row in run.rows]

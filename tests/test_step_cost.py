@@ -250,12 +250,18 @@ def test_moving_tokens_inside_an_attention_is_timed_as_moving(role, monkeypatch)
     assert dict(vars(ReadyPlan)) == own
 
 
-def test_a_cell_with_a_step_cache_has_no_share(run):
+def test_a_step_cache_makes_only_the_blocks_cheaper_that_it_skips(run):
     run, planned = run
     seconds = {"wall": 1.0, "plan": 0.2, "merge": 0.04, "unmerge": 0.06}
     times = {name: [seconds] for name in ("base", *cost.block_ways(planned))}
-    cached = [replace(cell, study=replace(cell.study, cache=0.1)) for cell in planned[:1]]
-    assert set(cost.shares(run, [*cached, *planned[1:]], Large("one", SMALL, BLOCK), times, "here")) == {"base", planned[1].name}
+    large, name = Large("one", SMALL, BLOCK), planned[0].name
+    rows = [replace(row, computed=0.25) if row.cell == name else row for row in run.rows]
+    whole = cost.shares(run, planned, large, times, "here")[name]
+    cached = cost.shares(Run(run.folder, run.config, rows), planned, large, times, "here")[name]
+    around = 1 - step_share.blocks_share(None, SMALL)
+    assert 0 < around < whole["share_flops"]
+    assert cached["share_flops"] == pytest.approx(around + (whole["share_flops"] - around) / 4)
+    assert cached["share_overhead"] == pytest.approx(whole["share_overhead"] / 4)
 
 
 def test_watching_layers_is_no_cost_of_a_cell(tmp_path):

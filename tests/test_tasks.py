@@ -19,6 +19,7 @@ from mergekit_diff.experiments.study.config import Primary
 from mergekit_diff.experiments.study.loading import build, override
 from mergekit_diff.experiments.tasks import PICTURE, VIDEO, Call
 from mergekit_diff.experiments.tasks.frames import in_a_row, side_by_side
+from mergekit_diff.sites import find_sites
 
 TASKS = {model.task.name: model.task for model in MODELS.values()}
 
@@ -233,6 +234,11 @@ def test_a_cache_is_on_in_all_cells_but_the_base_and_begins_anew_with_every_imag
     assert all(row.metrics["psnr"] == math.inf for row in cells["cache=0, ratio=0"])
     others = [row.metrics["psnr"] for name, rows in cells.items() if name not in ("base", "cache=0, ratio=0") for row in rows]
     assert all(math.isfinite(value) for value in others) and len(set(others)) == len(others)
+    computed = {name: {row.computed for row in rows} for name, rows in cells.items()}
+    assert computed["base"] == {None} and computed["cache=0, ratio=0"] == computed["cache=0, ratio=0.5"] == {1.0}
+    (share,) = computed["cache=1000.0, ratio=0.5"]  # the first step runs whole, the other three only the first block
+    blocks = len(find_sites(load_pipeline(str(flux), "cpu").transformer))
+    assert share == round((blocks + 3) / (4 * blocks), 4)
     alone = build(raw | {"prompts": ["a dog"], "out": str(tmp_path / "alone")})
     assert run(alone, ["run", "x"]) == 0
     of_dog = [row.metrics for name, rows in cells.items() for row in rows if row.prompt == "a dog"]

@@ -1,4 +1,4 @@
-"""Curves of a metric over cost: cells that differ only in their ratio are the points of one.
+"""Curves of a metric over cost: cells that differ only in their ratio, or in the threshold of their cache, are the points of one.
 
 Between two neighbouring points the metric is interpolated linearly over the cost, for a metric that is compared by ratio its
 logarithm; nothing is extrapolated. This is done image by image, so that the pairing by prompt and seed is kept.
@@ -15,6 +15,7 @@ from ..study.labels import value_label
 from .pairing import values_of
 from .row import Row
 
+CACHE = "cache"
 Values = Mapping[tuple[str, int], float]
 """A metric, or its logarithm, by prompt and seed."""
 
@@ -36,7 +37,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Family:
-    """Cells that differ only in their ratio.
+    """Cells that differ only in their ratio; where a study sweeps the threshold of a step cache, only in that.
 
     Args:
         name: what they have in common.
@@ -86,7 +87,7 @@ def families(cells: Mapping[str, Sequence[Row]], shares: Mapping[str, float], me
     points: dict[str, list[Point]] = {}
     for cell, rows in cells.items():
         if rows[0].role in ("control", "cell") and cell in shares:
-            values = _without_ratio(rows[0].values)
+            values = _in_common(rows[0].values)
             same = json.dumps(values, sort_keys=True)
             common[same] = values
             points.setdefault(same, []).append(Point(shares[cell], cell, values_of(rows, metric, by)))
@@ -94,8 +95,13 @@ def families(cells: Mapping[str, Sequence[Row]], shares: Mapping[str, float], me
     return [Family(name, group) for name, group in zip(_names(list(common.values())), groups, strict=True)]
 
 
-def _without_ratio(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Swept values without a constant ratio. One that changes over steps or sites stays: it is another strategy, not a point."""
+def _in_common(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Swept values without the one that differs within a family.
+
+    A ratio that changes over steps or sites stays: it is another strategy, not a point.
+    """
+    if CACHE in values:
+        return {key: value for key, value in values.items() if key != CACHE}
     rest = {key: value for key, value in values.items() if key != "strategy.ratio" or _changes(value)}
     strategy = rest.get("strategy")
     if isinstance(strategy, Mapping) and not _changes(strategy.get("ratio")):

@@ -54,6 +54,7 @@ class Row:
         stale: share of tokens, at every step, whose group a fresh plan would change; None where no plan was in use.
         drift: distance of the latents from the base's after every step, relative to their norm.
         layers: by site, how far merging changes what the layer adds to its input, at every step; None where nothing was merged.
+        computed: share of the blocks that ran where a step cache skips some, mean over the steps; None without one.
         features: of the image, or of every frame, by the network of KID, text score and feature distance, projected to 256
             numbers, see :mod:`mergekit_diff.experiments.metrics.projection`; empty if no metric asks for them.
         metrics: numbers by the name of their metric; a pairwise metric has none for a base.
@@ -83,6 +84,7 @@ class Row:
     stale: list[float | None] = field(default_factory=list)
     drift: list[float] = field(default_factory=list)
     layers: Mapping[str, list[float | None]] = field(default_factory=dict)
+    computed: float | None = None
     features: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -158,7 +160,7 @@ FIELDS = tuple(one.name for one in fields(Row) if one.name != "metrics")
 REQUIRED = tuple(one.name for one in fields(Row) if one.default is MISSING and one.default_factory is MISSING)
 LAST = ("made_by", "seconds", "step_seconds")
 FIRST = tuple(name for name in REQUIRED if name not in LAST)
-SOMETIMES = ("plans", "stale", "drift", "layers")
+SOMETIMES = ("plans", "stale", "drift", "layers", "computed")
 MERGED = ("tokens_before", "tokens_after", "asked", "granted", "notes", "kept")
 KNOWN = (*FIELDS, *metrics())
 """Keys that a line may have."""

@@ -6,6 +6,7 @@ people merge in. Strategies are therefore compared at equal cost by the shares t
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ..bench.overhead import Overhead, Way, overhead
 from ..bench.step_share import blocks_share, sites_of_a_grid, step_share
 from ..bench.timing import Seconds
 from ..bench.variants import BASE
+from ..results.row import Row
 from ..results.run import Run
 from ..study.cell import Cell
 from .call import prepared
@@ -54,11 +56,12 @@ def block_ways(planned: Iterable[Cell]) -> dict[str, Way]:
 def shares(
     run: Run, planned: Sequence[Cell], large: Large, times: Mapping[str, Sequence[Seconds]], where: str
 ) -> dict[str, Costs]:
-    """By cell, what a denoising step costs as a share of the base's, in a large model of the same kind; none with a step cache.
+    """By cell, what a denoising step costs as a share of the base's, in a large model of the same kind.
 
     It is no wall time and no speed-up: operations of convolutions and of attention count alike, whatever a device makes of
     them; the ratio is the one that the study's model was granted, the same for all sites; and a planning time that grows
-    faster than the number of tokens is larger in the step than in the block that is timed, which has fewer.
+    faster than the number of tokens is larger in the step than in the block that is timed, which has fewer. A step cache is
+    taken to skip as many blocks there as in the study's model, and every block to do the same number of operations.
 
     Args:
         run: its rows say which share of the tokens every step kept, and how many steps a plan served.
@@ -76,8 +79,7 @@ def shares(
         like: the name of the large model.
         measured_on: the machine that the times are of.
     """
-    cached = {cell.name for cell in planned if cell.study.cache is not None}
-    both = {name: (1.0, 0.0) for name in run.cells if name not in cached}
+    both = {name: (1.0, 0.0) for name in run.cells}
     present = [cell for cell in planned if cell.name in both]
     both |= {cell.name: _share(run, cell, large, overhead(times[cell.name], times[BASE])) for cell in present}
     keys, on = ("share", "share_flops", "share_overhead"), {"like": large.name, "measured_on": where}
@@ -91,7 +93,14 @@ def _share(run: Run, cell: Cell, large: Large, time: Overhead) -> tuple[float, f
     if "grid" in options["share"]:
         served *= sites_of_a_grid(options["levels"], large.step)
     added = blocks_share(options["levels"], large.step) * (time.plan / served + time.move) / options["span"]
-    return step_share(options["roles"], options["levels"], kept, large.step), added
+    share, ran = step_share(options["roles"], options["levels"], kept, large.step), _computed(run.cells[cell.name])
+    around = 1 - blocks_share(None, large.step)
+    return around + ran * (share - around), ran * added
+
+
+def _computed(rows: Sequence[Row]) -> float:
+    """Share of the blocks that ran, mean over the images."""
+    return fmean(1.0 if row.computed is None else row.computed for row in rows)
 
 
 def _cost(pipe: Any, cell: Cell, roles: list[str], changes: bool) -> Costs:  # noqa: ANN401

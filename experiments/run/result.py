@@ -15,6 +15,7 @@ from ..models import task_of
 from ..study.cell import Cell
 from ..study.seeds import for_image
 from .call import Steps, Watch, call_pipeline
+from .computed import Computed
 from .layers import LayerErrors
 from .staleness import Staleness
 
@@ -26,7 +27,8 @@ class Result:
     Args:
         output: of the task, such as an image.
         steps: latents and seconds of every denoising step.
-        counts: the fields of a row from tokens_before to plans and, where asked for, stale and layers; empty for a base.
+        counts: the fields of a row from tokens_before to plans and, where they are known, stale, layers and computed; empty for
+            a base.
         sites: rows of the merge report.
         maps: for a few sites the group of every token, of all frames.
     """
@@ -50,14 +52,22 @@ def make_result(pipe: Any, cell: Cell, prompt: str, seed: int, watch: Watch | No
         with nullcontext() if options is None else merging(pipe, cell.strategy, **options) as session:
             probe = Staleness(session) if session is not None and "staleness" in cell.study.probes else None
             layers = LayerErrors(session) if session is not None and "layer" in cell.study.metrics else None
-            output = call_pipeline(pipe, cell, prompt, seed, steps, watch)
+            computed = None if cell.study.cache is None else Computed(getattr(pipe, "unet", None) or pipe.transformer)
+            output = call_pipeline(pipe, cell, prompt, seed, steps, _both(watch, computed))
     if session is None:
         return Result(output, steps)
     report = session.report()
     counts = _counts(report, cell.name) | ({"stale": probe.by_step()} if probe is not None else {})
     counts |= {"layers": layers.by_site(cell.study.steps)} if layers is not None else {}
+    counts |= {"computed": computed.share} if computed is not None else {}
     frames = len(task_of(cell.study.model).frames(output))
     return Result(output, steps, counts, _sites(report), _maps(session, frames))
+
+
+def _both(watch: Watch | None, computed: Computed | None) -> Watch | None:
+    if computed is None:
+        return watch
+    return lambda: [*(watch() if watch is not None else []), *computed.attach()]
 
 
 def _counts(report: MergeReport, name: str) -> dict[str, Any]:
