@@ -19,6 +19,7 @@ from .results import rows_of
 from .subject import subject
 from .timing import Times, count, take_turns, turns
 from .variants import Entries, all_roles, named_strategies, variants
+from .whole_call import STEPS
 
 Rounds = dict[str, Any]
 PLOTTED = ("time", "flops", "scaling")
@@ -70,7 +71,12 @@ def title(bench: Bench) -> str:
     shape = f"{height}x{width} pixels" + (f", {frames} frames" if frames else "")
     if bench.what == "log-sizes":
         return f"Log sizes in an attention of {bench.size}, {shape}, batch {bench.batch}, ratio {bench.ratio}, {bench.dtype}"
-    part = {"layer": "attention layer", "block": f"{bench.kind or 'transformer'} block", "step": "denoising step"}[bench.at]
+    part = {
+        "layer": "attention layer",
+        "block": f"{bench.kind or 'transformer'} block",
+        "step": "denoising step",
+        "call": f"call of {STEPS} steps",
+    }[bench.at]
     number = "one" if bench.blocks == 1 else f"{bench.blocks} of each"
     return f"{bench.size}, {number} {part}, {shape}, batch {bench.batch}, ratio {bench.ratio}, {bench.dtype}, random weights"
 

@@ -16,7 +16,7 @@ from .sizes import find_size
 from .transformer_sizes import Transformer
 
 WHAT = ("time", "flops", "scaling", "startup", "log-sizes")
-AT = ("layer", "block", "step")
+AT = ("layer", "block", "step", "call")
 DEVICES = ("auto", "cpu", "cuda")
 ENOUGH_ROUNDS = 6  # the fewest whose extremes hold their median with 95% probability
 LISTS = {"refresh", "roles", "spans", "strategies"}
@@ -40,12 +40,14 @@ class Bench:
         strategies: names, or mappings with ``name``; None is every registered one.
         refresh: how many steps share a plan; each strategy has a row for each.
         at: one attention "layer" or one "block", both of the finest level of a U-Net, or a whole "step". The "block" of a
-            transformer is one of each kind, with all that is around the blocks.
+            transformer is one of each kind, with all that is around the blocks. A "call" is one of a whole pipeline around the
+            U-Net "sd15": four steps without guidance, text encoder and autoencoder; plans last for the one ``refresh``.
         kind: the only kind of block of a transformer that has several, such as "single" of Flux.
         blocks: how many of a kind of a transformer's, one after the other.
         spans: how many consecutive blocks run on the same merged tokens in the role "block"; each strategy has a row for each.
         levels: merge on this many of the finest levels of a step.
         roles: what merges in a block, or several such lists, which take turns; None is every strategy's default.
+        proportional: whether keys have log sizes; None is every strategy's default.
         gate: "auto" adds a row per strategy in which sites where merging does not pay are skipped, with the predicted gain.
         rounds: measurements of each variant.
         threads: of torch; None is torch's default.
@@ -70,6 +72,7 @@ class Bench:
     spans: list[int] = field(default_factory=lambda: [1])
     levels: int = 1
     roles: Any = None
+    proportional: bool | None = None
     gate: str = "none"
     rounds: int = 7
     threads: int | None = None
@@ -142,6 +145,8 @@ def check(bench: Bench) -> Bench:
         raise ValueError(
             f"gate={bench.gate}: expected what=time and one refresh, got what={bench.what} and refresh={bench.refresh}"
         )
+    if bench.at == "call" and (bench.what != "time" or len(bench.refresh) > 1):
+        raise ValueError(f"at=call: expected what=time and one refresh, got what={bench.what} and refresh={bench.refresh}")
     _check_roles(bench)
     _check_pixels(bench)
     _check_transformer(bench)
@@ -171,7 +176,7 @@ def _check_roles(bench: Bench) -> None:
         for role in roles:
             one_of(role, inside, f"role at={bench.at}")
         Options(roles=roles)
-    if bench.at != "step" and bench.levels != 1:
+    if bench.at not in ("step", "call") and bench.levels != 1:
         raise ValueError(
             f"levels: expected 1 for at={bench.at}, which is of the finest level, got {bench.levels}; more need at=step"
         )
@@ -189,8 +194,8 @@ def _check_pixels(bench: Bench) -> None:
 def _check_transformer(bench: Bench) -> None:
     size = find_size(bench.size)
     kinds, frames = tuple(size.kinds) if isinstance(size, Transformer) else (), size.frames
-    if bench.at == "layer" and kinds:
-        raise ValueError(f"at: expected block or step for {bench.size}, got layer")
+    if bench.at in ("layer", "call") and kinds:
+        raise ValueError(f"at: expected block or step for {bench.size}, got {bench.at}")
     if bench.kind is not None and (bench.at != "block" or bench.kind not in kinds):
         raise ValueError(f"kind: expected {' or '.join(['None', *kinds])} for {bench.size} at={bench.at}, got {bench.kind}")
     if bench.blocks > 1 and not (kinds and bench.at == "block"):

@@ -20,6 +20,7 @@ from .filling import Subject, randomly
 from .sizes import Size, find_size
 from .transformer_sizes import Transformer
 from .transformer_subject import transformer_subject
+from .whole_call import whole_call
 
 SUBMODULES = {"self_attention": "attn1", "cross_attention": "attn2", "feed_forward": "ff"}
 
@@ -74,8 +75,9 @@ def subject(bench: Bench, device: str | None = None) -> Subject:
         return transformer_subject(size, bench, place)
     with torch.device("meta"):
         whole = _unet(size, bench)
-    if bench.at == "step":
-        return _filled(whole, place, dtype)
+    if bench.at in ("step", "call"):
+        step = _filled(whole, place, dtype)
+        return step if bench.at == "step" else whole_call(step, bench)
     block, sample = _finest(whole)
     model = OneBlock(Layer(block) if bench.at == "layer" else block)
     text = whole.others["encoder_hidden_states"]

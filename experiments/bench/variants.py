@@ -71,7 +71,7 @@ def variants(bench: Bench, entries: Entries, latents: Sequence[int] | None) -> l
         entries: the strategies.
         latents: height and width of a U-Net's input; None for other models, which no package knows.
     """
-    own, keeps = _own(bench), max(bench.refresh) > 1
+    own, keeps = _own(bench), _keeps(bench)
     every = [Variant(BASE, lambda _: nullcontext(lambda: (0, 0)))]
     every += [_floor(bench, roles) for roles in dict.fromkeys([own, *(roles for _, roles in entries.values())])]
     if has_tomesd() and "key_value" not in own and latents is not None:
@@ -86,6 +86,11 @@ def variants(bench: Bench, entries: Entries, latents: Sequence[int] | None) -> l
 def all_roles(bench: Bench, entries: Entries) -> list[str]:
     """Every role that merges in any variant."""
     return sorted({*_own(bench), *(role for _, roles in entries.values() for role in roles)})
+
+
+def _keeps(bench: Bench) -> bool:
+    """Whether calls that make a plan and calls that reuse it are timed apart. A whole call does both."""
+    return max(bench.refresh) > 1 and bench.at != "call"
 
 
 def _strategy(spec: Any, ratio: float) -> MergeStrategy:  # noqa: ANN401
@@ -120,11 +125,13 @@ def _ours(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, ..
     @contextmanager
     def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:
         # Two steps of one image: the first makes the plan, the second reuses it, unless a schedule has moved on.
+        steps = bench.refresh[0] if bench.at == "call" else 2
         named = roles if bench.roles else None  # of default roles, those that the model does not offer are left out
-        with merging(model, strategy, roles=named, refresh=2, levels=bench.levels, span=span) as session:
+        options = {"levels": bench.levels, "span": span, "proportional": bench.proportional}
+        with merging(model, strategy, roles=named, refresh=steps, **options) as session:
             yield lambda: session.report().tokens
 
-    return Variant(name, attach, keeps=max(bench.refresh) > 1, floor=_floor_name(bench, roles))
+    return Variant(name, attach, keeps=_keeps(bench), floor=_floor_name(bench, roles))
 
 
 def _gated(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, ...]) -> Variant:
@@ -134,9 +141,10 @@ def _gated(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, .
     def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:
         steps, gate = (2, gates) if gates else (bench.refresh[0], "auto")  # the first run decides, for this many steps per plan
         named = roles if bench.roles else None
-        with merging(model, strategy, roles=named, refresh=steps, levels=bench.levels, gate=gate) as session:
+        options = {"levels": bench.levels, "proportional": bench.proportional}
+        with merging(model, strategy, roles=named, refresh=steps, gate=gate, **options) as session:
             yield lambda: session.report().tokens
             gates.update(session.gates())
 
     floor = _floor_name(bench, roles)
-    return Variant(name, attach, keeps=bench.refresh[0] > 1, floor=floor, gates=gates)
+    return Variant(name, attach, keeps=_keeps(bench), floor=floor, gates=gates)
