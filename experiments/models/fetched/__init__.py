@@ -1,4 +1,4 @@
-"""Pretrained models that lie inside packages. This project did not train them, and ships none of their weights."""
+"""Pretrained models and data inside packages. This project did not make them, and ships none of their weights and images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ...tasks import FEATURES, FIELD, TEXT, Task
+from .data_sets import CIFAR10, DATA_SETS, DataSet
 from .fetch import checked, fetch
 from .pin import Pin
 
-__all__ = ["FETCHED", "Fetched", "Pin", "checked", "fetch"]
+__all__ = ["CIFAR10", "DATA_SETS", "FETCHED", "DataSet", "Fetched", "Pin", "checked", "fetch"]
 
 
 @dataclass(frozen=True)
