@@ -5,7 +5,9 @@ import dataclasses
 import errno
 import json
 import math
+import multiprocessing
 import os
+import signal
 import subprocess
 import time
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ from synthetic_run import CELLS, a_row, synthetic_run
 
 from mergekit_diff import MergePlan, MergeStrategy, RatioSchedule
 from mergekit_diff.experiments.cli import main
+from mergekit_diff.experiments.files import write_atomically
 from mergekit_diff.experiments.results.folder import RunFolder
 from mergekit_diff.experiments.results.run import Run
 from mergekit_diff.experiments.run.generation import Generation
@@ -103,9 +106,31 @@ def test_a_disk_that_takes_no_more_is_said_once_and_the_same_command_goes_on(
     assert os.strerror(code) in first and f"{folder.path}/" in first and part.split(".")[0] in first
     assert first.endswith(f"; {REMEDY[code]}, and run the same command again")
     assert not rest or ("images are missing" in rest[0] and len(rest) == 1)
+    assert not list(folder.path.rglob("*.part"))
     assert main(words) == 0
     assert kept(folder) == whole and (folder.path / "report.html").exists()
-    assert not list(folder.path.rglob("*.part"))
+
+
+def test_a_file_keeps_what_it_held_where_a_full_disk_takes_no_new_one(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    write_atomically(path, b"old")
+    failing(monkeypatch, errno.ENOSPC, path.name)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_keeps_what_it_held_where_a_kill_ends_the_writing_of_a_new_one(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    write_atomically(path, b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        child = multiprocessing.get_context("fork").Process(target=write_atomically, args=(path, b"new"))
+        child.start()
+        child.join()
+    assert child.exitcode == -signal.SIGKILL and path.read_bytes() == b"old"
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.fixture

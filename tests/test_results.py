@@ -101,6 +101,17 @@ def test_rows_are_in_the_order_of_the_study_however_they_were_written(tmp_path):
     assert Run.read(folder.path).rows == before.rows and len(before.rows) == 16
 
 
+def test_what_was_measured_over_all_rows_goes_with_a_row_that_goes(tmp_path):
+    folder = synthetic_run(tmp_path, CELLS[:1], 2)
+    (tmp_path / "speed.csv").touch()
+    measured = [tmp_path / name for name in ("sets.json", "costs.json", "speed.csv")]
+    first, *others = folder.rows()
+    folder.tidy([first, *others])
+    assert all(file.exists() for file in measured)
+    folder.tidy(others)
+    assert set(folder.rows()) == set(others) and not any(file.exists() for file in measured)
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[:-20]])
 def test_a_broken_image_is_named_by_the_report_and_made_again_by_the_run(damage, words, tmp_path, monkeypatch, capsys):
     words = [*words, "wandb.mode=disabled", "costs=false"]
