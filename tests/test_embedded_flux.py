@@ -1,11 +1,14 @@
 """The recipe of the embedded Flux-type model: what must hold before hours are spent on it."""
 
+import numpy as np
 import pytest
 import torch
 from recipes import PAIRS, fill, seeded, shrink, six_cutouts
 from tiny import tiny_flux_pipeline, tiny_unet
 
-from mergekit_diff.experiments.models.embedded import autoencoder, backgrounds, cutouts
+from mergekit_diff import merging
+from mergekit_diff.experiments.models import MODELS, load_pipeline, task_of
+from mergekit_diff.experiments.models.embedded import autoencoder, backgrounds, card, cutouts
 from mergekit_diff.experiments.models.embedded import captions as text
 from mergekit_diff.experiments.models.embedded import data as emoji
 from mergekit_diff.experiments.models.embedded import vae as emoji_vae
@@ -156,6 +159,38 @@ def test_the_instrument_of_this_model_is_a_study_with_log_sizes_on_its_own_promp
     assert study.prompts == read_prompts("emoji-flux-64")
     merged = [cell for cell in cells(study) if cell.merging]
     assert len(merged) == 8 and all(cell.merging["proportional"] for cell in merged)
+
+
+# the weights that ship
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_pipeline("emoji-flux", "cpu")
+
+
+def test_the_shipped_model_is_small_and_has_1024_tokens(shipped):
+    assert sum(card.parameters(MODELS["emoji-flux"].folder).values()) <= 10e6
+    with merging(shipped, "random-dest", ratio=0.5, roles="block") as session:
+        call("a cactus on teal", shipped, steps=1)
+    rows = [row for row in session.report().to_dicts() if row["calls"]]
+    assert {(tuple(row["grid"]), row["tokens"], row["kept"]) for row in rows} == {((32, 32), 1024, 512)}
+
+
+def test_the_shipped_model_draws_what_it_is_asked_for(shipped):
+    teal, orange = (call(f"a cactus on {colour}", shipped, steps=8) for colour in ("teal", "orange"))
+    corner = [np.asarray(image)[:8, :8].mean((0, 1)) for image in (teal, orange)]
+    assert corner[0][2] > corner[0][0] + 50 and corner[1][0] > corner[1][2] + 50
+    assert teal.size == (128, 128)
+
+
+def test_all_embedded_weights_together_are_light():
+    files = [file for model in MODELS.values() for file in model.folder.glob("*/*.safetensors")]
+    assert 0 < sum(file.stat().st_size for file in files) <= 80e6
+
+
+def call(prompt, pipe, steps):
+    return task_of("emoji-flux").generate(pipe, prompt, seed=0, steps=steps, guidance=2.5)
 
 
 def test_a_model_without_a_family_is_refused_with_the_reason():

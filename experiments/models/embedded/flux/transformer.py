@@ -32,7 +32,7 @@ class ImageFlow(Flow):
 
     phases: ClassVar = {
         256: Phase("transformer-256", "transformer and text encoders, 64x64", steps=2_000, batch=32, rate=3e-3),
-        1024: Phase("transformer-1024", "the same, 128x128, from the mean weights of 64x64", steps=700, batch=16, rate=1.5e-3,
+        1024: Phase("transformer-1024", "the same, 128x128, from the mean weights of 64x64", steps=2_200, batch=16, rate=1.5e-3,
                     after="transformer-256"),
     }  # fmt: skip
     call = Call("true_cfg_scale", {"negative_prompt": "", "max_sequence_length": captions.LENGTH})
