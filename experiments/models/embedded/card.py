@@ -78,7 +78,7 @@ def _training(logs: Mapping[Phase, Rows]) -> str:
         rate = max(float(row["rate"]) for row in log)
         losses = [float(row["loss"]) for row in log[-LAST:]]
         loss = sum(losses) / len(losses)
-        rows.append((phase.what, f"{steps:,}", f"{steps * phase.batch:,}", f"{rate:.0e}", f"{loss:.4f}", f"{hours:.1f}"))
+        rows.append((phase.what, f"{steps:,}", f"{steps * phase.batch:,}", f"{rate:g}", f"{loss:.4f}", f"{hours:.1f}"))
     head = ("stage", "steps", "samples", "peak rate", f"loss, last {LAST} rows of the log", "CPU hours")
     note = (
         "AdamW, and Muon for the matrices inside blocks; the weights are exponential moving "
