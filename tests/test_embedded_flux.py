@@ -190,7 +190,9 @@ def test_all_embedded_weights_together_are_light():
 
 
 def call(prompt, pipe, steps):
-    return task_of("emoji-flux").generate(pipe, prompt, seed=0, steps=steps, guidance=2.5)
+    return task_of("emoji-flux").generate(
+        pipe, prompt, 0, steps=steps, guidance=2.5, size=(None, None), on_step_end=lambda pipe, step, timestep, tensors: tensors
+    )
 
 
 def test_a_model_without_a_family_is_refused_with_the_reason():

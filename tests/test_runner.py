@@ -235,7 +235,7 @@ def test_generate_writes_base_merged_and_map_under_every_scheduler(scheduler, mo
 def test_what_a_gate_decided_is_written_down_and_decides_after_a_resume(words, folder, monkeypatch):
     from mergekit_diff import gate
 
-    def pays(place, x, plan, planning):
+    def pays(place, x, plan, planning, sized):
         return gate.Estimate(saves=2.0 if place.site.level == 0 else 0.0, costs=1.0)
 
     monkeypatch.setattr(gate, "estimate", pays)
