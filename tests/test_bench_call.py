@@ -4,11 +4,14 @@ import pytest
 import torch
 from tiny import tiny_unet
 
-from mergekit_diff.experiments.bench import command, config, load_bench, subject, variants, whole_call
+from mergekit_diff import gate as gates
+from mergekit_diff.experiments.bench import command, load_bench, peers, variants, whole_call
+from mergekit_diff.experiments.bench.config import CALL_STEPS
 from mergekit_diff.experiments.bench.filling import Subject
-from mergekit_diff.experiments.bench.timing import count, take_turns
+from mergekit_diff.experiments.bench.timing import take_turns
+from mergekit_diff.sites import find_sites
 
-WORDS = ["at=call", "pixels=64", "batch=1", "refresh=2", "strategies=[retom]", "rounds=6", "threads=1"]
+WORDS = ["at=call", "pixels=64", "batch=1", "refresh=1", "strategies=[retom]", "rounds=6", "threads=1"]
 
 
 @pytest.fixture
@@ -37,18 +40,58 @@ def test_a_call_goes_from_text_to_images(tiny, monkeypatch):
     calls = []
     tiny.model.register_forward_pre_hook(lambda *args: calls.append(len(args[1][0])))
     tiny.call()
-    assert calls == [1] * whole_call.STEPS
+    assert calls == [1] * CALL_STEPS
     assert [image.size for image in images] == [(64, 64)]
 
 
-def test_plans_last_for_the_refresh_within_a_call(tiny):
-    _, every = run(tiny)
-    with every["retom"].attach(tiny.model) as tokens:
+@pytest.fixture
+def sessions(monkeypatch):
+    """Those that a variant opens, as they are opened."""
+    opened, merging = [], variants.merging
+
+    def watched(*args, **options):
+        opened.append(merging(*args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(variants, "merging", watched)
+    return opened
+
+
+@pytest.mark.parametrize(("refresh", "plans"), [(1, CALL_STEPS), (CALL_STEPS, 1)])
+@pytest.mark.parametrize("gate", ["none", "auto"])
+def test_a_plan_serves_one_step_or_all(refresh, plans, gate, tiny, sessions, monkeypatch):
+    monkeypatch.setattr(gates, "estimate", lambda *_: gates.Estimate(saves=1.0, costs=0.0))
+    monkeypatch.setattr(gates, "seconds_of_plan", lambda *_: 0.0)
+    _, every = run(tiny, [f"refresh={refresh}", f"gate={gate}"])
+    name = "retom" if gate == "none" else "retom gated"
+    for _ in range(2):  # a gate decides in the first
+        with every[name].attach(tiny.model) as tokens:
+            tiny.call()
+            before, after = tokens()
+        assert after == before / 2
+        assert {row["plans"] for row in sessions[-1].report().to_dicts() if row["calls"]} == {plans}
+
+
+@pytest.mark.skipif(not peers.has_tomesd(), reason="needs the package tomesd")
+@pytest.mark.parametrize(("refresh", "plans"), [(1, CALL_STEPS), (CALL_STEPS, 1)])
+def test_a_package_keeps_its_plans_as_long(refresh, plans, tiny, monkeypatch):
+    made, tomesd = [], peers.tomesd
+    monkeypatch.setattr(variants, "tomesd", lambda *args: lambda x: made.append(1) or tomesd(*args)(x))
+    _, every = run(tiny, [f"refresh={refresh}"])
+    with every[peers.TOMESD].attach(tiny.model):
         tiny.call()
-        before, after = tokens()
-    assert after == before / 2
-    _, every = run(tiny, ["proportional=true", "roles=[key_value]"])
-    assert count(tiny, every["retom"]).flops["fresh"] < count(tiny, every["base"]).flops["fresh"]
+    sites = [site for site in find_sites(tiny.model) if site.level == 0]
+    assert len(made) == plans * len(sites)
+
+
+@pytest.mark.filterwarnings("ignore:no token was merged")
+@pytest.mark.parametrize("gate", ["none", "auto"])
+@pytest.mark.parametrize("proportional", [True, False, None])
+def test_log_sizes_are_those_that_were_asked_for(proportional, gate, tiny, sessions):
+    words = ["roles=[key_value]", f"gate={gate}"] + [f"proportional={proportional}"] * (proportional is not None)
+    _, every = run(tiny, words)
+    with every["retom" if gate == "none" else "retom gated"].attach(tiny.model):
+        assert sessions[-1].options.proportional is proportional
 
 
 def test_a_call_has_one_time_and_it_is_the_whole(tiny):
@@ -61,20 +104,13 @@ def test_a_call_has_one_time_and_it_is_the_whole(tiny):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["what=flops"], "at=call: expected what=time and one refresh, got what=flops"),
-        (["refresh=[1,2]"], r"at=call: expected what=time and one refresh, got what=time and refresh=\[1, 2\]"),
-        (["size=flux"], "at: expected block or step for flux, got call"),
+        (["what=flops"], "at=call: expected size=sd15 and what=time, got size=sd15 and what=flops"),
+        (["size=emoji"], "at=call: expected size=sd15 and what=time, got size=emoji and what=time"),
+        (["size=flux"], "at=call: expected size=sd15 and what=time, got size=flux"),
+        (["refresh=2"], r"at=call: expected refresh=1 or refresh=4, got \[2\]"),
+        (["refresh=[1,4]"], r"at=call: expected refresh=1 or refresh=4, got \[1, 4\]"),
     ],
 )
 def test_what_no_call_has_is_refused(words, message):
     with pytest.raises(ValueError, match=message):
         load_bench([*WORDS, *words])
-
-
-def test_another_width_of_text_is_refused(tiny):
-    assert config.AT[-1] == "call"
-    with pytest.raises(ValueError, match="at=call: expected a U-Net that attends to text of 768 channels, as sd15, got 32"):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(whole_call, "TEXT_ENCODER", {"hidden_size": 768})
-            whole_call.whole_call(Subject(tiny.model, tiny.sample, {}), load_bench(WORDS))
-    assert subject.whole_call is whole_call.whole_call

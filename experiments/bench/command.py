@@ -13,13 +13,12 @@ from ..models import check_device, resolve_device, use_threads
 from ..provenance import git_commit, processor, versions
 from ..terminal import complain, progress_bar, say, show_table
 from . import log_sizes, scaling, startup, tables
-from .config import Bench, check_outputs
+from .config import CALL_STEPS, Bench, check_outputs
 from .peers import has_tomesd
 from .results import rows_of
 from .subject import subject
 from .timing import Times, count, take_turns, turns
 from .variants import Entries, all_roles, named_strategies, variants
-from .whole_call import STEPS
 
 Rounds = dict[str, Any]
 PLOTTED = ("time", "flops", "scaling")
@@ -75,7 +74,7 @@ def title(bench: Bench) -> str:
         "layer": "attention layer",
         "block": f"{bench.kind or 'transformer'} block",
         "step": "denoising step",
-        "call": f"call of {STEPS} steps",
+        "call": f"call of {CALL_STEPS} steps",
     }[bench.at]
     number = "one" if bench.blocks == 1 else f"{bench.blocks} of each"
     return f"{bench.size}, {number} {part}, {shape}, batch {bench.batch}, ratio {bench.ratio}, {bench.dtype}, random weights"

@@ -18,6 +18,7 @@ from .transformer_sizes import Transformer
 WHAT = ("time", "flops", "scaling", "startup", "log-sizes")
 AT = ("layer", "block", "step", "call")
 DEVICES = ("auto", "cpu", "cuda")
+CALL_STEPS = 4  # of a whole call, as a distilled model makes
 ENOUGH_ROUNDS = 6  # the fewest whose extremes hold their median with 95% probability
 LISTS = {"refresh", "roles", "spans", "strategies"}
 PLOTS = (".png", ".svg", ".pdf")
@@ -40,8 +41,8 @@ class Bench:
         strategies: names, or mappings with ``name``; None is every registered one.
         refresh: how many steps share a plan; each strategy has a row for each.
         at: one attention "layer" or one "block", both of the finest level of a U-Net, or a whole "step". The "block" of a
-            transformer is one of each kind, with all that is around the blocks. A "call" is one of a whole pipeline around the
-            U-Net "sd15": four steps without guidance, text encoder and autoencoder; plans last for the one ``refresh``.
+            transformer is one of each kind, with all that is around the blocks. A "call" is a whole one of the pipeline of
+            "sd15": text encoder, four steps without guidance, autoencoder; a plan serves one step of it or all.
         kind: the only kind of block of a transformer that has several, such as "single" of Flux.
         blocks: how many of a kind of a transformer's, one after the other.
         spans: how many consecutive blocks run on the same merged tokens in the role "block"; each strategy has a row for each.
@@ -145,8 +146,7 @@ def check(bench: Bench) -> Bench:
         raise ValueError(
             f"gate={bench.gate}: expected what=time and one refresh, got what={bench.what} and refresh={bench.refresh}"
         )
-    if bench.at == "call" and (bench.what != "time" or len(bench.refresh) > 1):
-        raise ValueError(f"at=call: expected what=time and one refresh, got what={bench.what} and refresh={bench.refresh}")
+    _check_call(bench)
     _check_roles(bench)
     _check_pixels(bench)
     _check_transformer(bench)
@@ -182,6 +182,15 @@ def _check_roles(bench: Bench) -> None:
         )
 
 
+def _check_call(bench: Bench) -> None:
+    if bench.at != "call":
+        return
+    if (bench.size, bench.what) != ("sd15", "time"):
+        raise ValueError(f"at=call: expected size=sd15 and what=time, got size={bench.size} and what={bench.what}")
+    if bench.refresh not in ([1], [CALL_STEPS]):  # packages keep a plan for good, or not at all
+        raise ValueError(f"at=call: expected refresh=1 or refresh={CALL_STEPS}, got {bench.refresh}")
+
+
 def _check_pixels(bench: Bench) -> None:
     size, pixels = find_size(bench.size), bench.pixels
     sides = pixels if isinstance(pixels, list) and len(pixels) == 2 else [pixels]
@@ -194,8 +203,8 @@ def _check_pixels(bench: Bench) -> None:
 def _check_transformer(bench: Bench) -> None:
     size = find_size(bench.size)
     kinds, frames = tuple(size.kinds) if isinstance(size, Transformer) else (), size.frames
-    if bench.at in ("layer", "call") and kinds:
-        raise ValueError(f"at: expected block or step for {bench.size}, got {bench.at}")
+    if bench.at == "layer" and kinds:
+        raise ValueError(f"at: expected block or step for {bench.size}, got layer")
     if bench.kind is not None and (bench.at != "block" or bench.kind not in kinds):
         raise ValueError(f"kind: expected {' or '.join(['None', *kinds])} for {bench.size} at={bench.at}, got {bench.kind}")
     if bench.blocks > 1 and not (kinds and bench.at == "block"):

@@ -71,12 +71,12 @@ def variants(bench: Bench, entries: Entries, latents: Sequence[int] | None) -> l
         entries: the strategies.
         latents: height and width of a U-Net's input; None for other models, which no package knows.
     """
-    own, keeps = _own(bench), _keeps(bench)
+    own, keep = _own(bench), max(bench.refresh) > 1
     every = [Variant(BASE, lambda _: nullcontext(lambda: (0, 0)))]
     every += [_floor(bench, roles) for roles in dict.fromkeys([own, *(roles for _, roles in entries.values())])]
     if has_tomesd() and "key_value" not in own and latents is not None:
         choose = tomesd(bench.ratio, latents)
-        every.append(Variant(TOMESD, lambda model: hooked(model, own, bench.levels, choose, keeps), keeps, floor=FLOOR))
+        every.append(Variant(TOMESD, lambda model: hooked(model, own, bench.levels, choose, keep), _keeps(bench), floor=FLOOR))
     for name, entry in entries.items():
         every += [_ours(bench, name if span == 1 else f"{name} span={span}", *entry, span) for span in bench.spans]
         every += [_gated(bench, f"{name} {GATED}", *entry)] * (bench.gate == "auto")
@@ -91,6 +91,11 @@ def all_roles(bench: Bench, entries: Entries) -> list[str]:
 def _keeps(bench: Bench) -> bool:
     """Whether calls that make a plan and calls that reuse it are timed apart. A whole call does both."""
     return max(bench.refresh) > 1 and bench.at != "call"
+
+
+def _refresh(bench: Bench) -> int:
+    """Two steps of one image are timed: the first makes the plan, the second reuses it, unless a schedule has moved on."""
+    return bench.refresh[0] if bench.at == "call" else 2
 
 
 def _strategy(spec: Any, ratio: float) -> MergeStrategy:  # noqa: ANN401
@@ -124,11 +129,9 @@ def _floor(bench: Bench, roles: tuple[str, ...]) -> Variant:
 def _ours(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, ...], span: int) -> Variant:
     @contextmanager
     def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:
-        # Two steps of one image: the first makes the plan, the second reuses it, unless a schedule has moved on.
-        steps = bench.refresh[0] if bench.at == "call" else 2
         named = roles if bench.roles else None  # of default roles, those that the model does not offer are left out
         options = {"levels": bench.levels, "span": span, "proportional": bench.proportional}
-        with merging(model, strategy, roles=named, refresh=steps, **options) as session:
+        with merging(model, strategy, roles=named, refresh=_refresh(bench), **options) as session:
             yield lambda: session.report().tokens
 
     return Variant(name, attach, keeps=_keeps(bench), floor=_floor_name(bench, roles))
@@ -139,7 +142,9 @@ def _gated(bench: Bench, name: str, strategy: MergeStrategy, roles: tuple[str, .
 
     @contextmanager
     def attach(model: nn.Module) -> Iterator[Callable[[], tuple[int, int]]]:
-        steps, gate = (2, gates) if gates else (bench.refresh[0], "auto")  # the first run decides, for this many steps per plan
+        steps, gate = (
+            (_refresh(bench), gates) if gates else (bench.refresh[0], "auto")
+        )  # the first run decides, for this many steps per plan
         named = roles if bench.roles else None
         options = {"levels": bench.levels, "proportional": bench.proportional}
         with merging(model, strategy, roles=named, refresh=steps, gate=gate, **options) as session:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from .config import Bench
+from .config import CALL_STEPS, Bench
 from .filling import TIMESTEP, Subject
 
-STEPS = 4
 TEXT_ENCODER: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 AUTOENCODER: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
@@ -23,7 +22,7 @@ AUTOENCODER: dict[str, Any] = {
 """Those of Stable Diffusion 1.5."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WholeCall(Subject):
     """A pipeline and how it is called.
 
@@ -32,8 +31,8 @@ class WholeCall(Subject):
         size: height and width in pixels.
     """
 
-    pipe: Any = None
-    size: tuple[int, int] = (512, 512)
+    pipe: Any
+    size: tuple[int, int]
 
     @torch.no_grad()
     def call(self, timestep: float = TIMESTEP) -> None:
@@ -43,7 +42,7 @@ class WholeCall(Subject):
         self.pipe(
             prompt_embeds=states,
             latents=self.sample.clone(),
-            num_inference_steps=STEPS,
+            num_inference_steps=CALL_STEPS,
             guidance_scale=1.0,
             height=height,
             width=width,
@@ -54,27 +53,20 @@ def whole_call(unet: Subject, bench: Bench) -> WholeCall:
     """A pipeline around a U-Net, on its device and of its dtype.
 
     Args:
-        unet: with random weights and the latents of ``bench``.
-        bench: a U-Net's size, of four latent channels and the text encoder's width.
-
-    Raises:
-        ValueError: the U-Net is of another kind than that of Stable Diffusion 1.5.
+        unet: that of Stable Diffusion 1.5, with the latents of ``bench``.
+        bench: the measurement.
     """
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    model: Any = unet.model
-    width, wanted = model.config["cross_attention_dim"], TEXT_ENCODER["hidden_size"]
-    if width != wanted:
-        raise ValueError(f"at=call: expected a U-Net that attends to text of {wanted} channels, as sd15, got {width}")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         text_encoder: Any = CLIPTextModel(CLIPTextConfig(**TEXT_ENCODER)).eval()
         parts: dict[str, Any] = {"text_encoder": text_encoder, "vae": AutoencoderKL(**AUTOENCODER).eval()}
-    parts |= {"unet": model, "scheduler": EulerDiscreteScheduler(), "requires_safety_checker": False}
+    parts |= {"unet": unet.model, "scheduler": EulerDiscreteScheduler(), "requires_safety_checker": False}
     parts |= dict.fromkeys(("tokenizer", "safety_checker", "feature_extractor", "image_encoder"))
     pipe: Any = StableDiffusionPipeline(**parts)
     pipe.to(unet.sample.device, unet.sample.dtype)
     pipe.set_progress_bar_config(disable=True)
     ids = torch.zeros(len(unet.sample), text_encoder.config.max_position_embeddings, dtype=torch.long, device=pipe.device)
-    return WholeCall(model, unet.sample, {"ids": ids}, unet.latents, pipe=pipe, size=bench.height_and_width())
+    return WholeCall(unet.model, unet.sample, {"ids": ids}, unet.latents, pipe=pipe, size=bench.height_and_width())
