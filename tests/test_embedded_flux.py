@@ -177,7 +177,7 @@ def test_the_shipped_model_is_small_and_has_1024_tokens(shipped):
     assert {(tuple(row["grid"]), row["tokens"], row["kept"]) for row in rows} == {((32, 32), 1024, 512)}
 
 
-def test_the_shipped_model_draws_what_it_is_asked_for(shipped):
+def test_the_shipped_model_paints_the_background_that_it_is_asked_for(shipped):
     teal, orange = (call(f"a cactus on {colour}", shipped, steps=8) for colour in ("teal", "orange"))
     corner = [np.asarray(image)[:8, :8].mean((0, 1)) for image in (teal, orange)]
     assert corner[0][2] > corner[0][0] + 50 and corner[1][0] > corner[1][2] + 50

@@ -13,18 +13,7 @@ PACKAGES = {"mergekit_diff": ROOT / "mergekit_diff", "mergekit_diff.strategies":
             "mergekit_diff.experiments": ROOT / "experiments"}  # fmt: skip
 EXPERIMENTS = (
     ("extra", "files", "openmp", "provenance", "reading", "terminal"),
-    *(
-        ("tasks",),
-        ("metrics",),
-        ("models",),
-        ("study",),
-        ("results",),
-        ("report",),
-        ("tracking",),
-        ("bench",),
-        ("probe",),
-        ("run",),
-    ),
+    *((name,) for name in ("tasks", "metrics", "models", "study", "results", "report", "tracking", "bench", "probe", "run")),
     ("models.embedded",),
     ("listing", "cli"),
 )
