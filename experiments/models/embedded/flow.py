@@ -42,6 +42,8 @@ class Flow(L.LightningModule):
 
     phases: ClassVar[Mapping[int, Phase]]
     """By the size of the outputs, in the order of training."""
+    slower: ClassVar[Mapping[str, float]] = {}
+    """Parts of the model that AdamW alone trains, each at this share of the rate."""
     call: ClassVar[Call]
     """How the exported pipeline is called."""
     guidance: ClassVar[float] = 2.5
@@ -116,7 +118,7 @@ class Flow(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Muon and AdamW; the rate warms up, stays constant, and falls linearly over the last fifth of the steps."""
-        optimizer = muon(self.model, self.rate)
+        optimizer = muon(self.model, self.rate, slower=self.slower)
 
         def rate(step: int) -> float:
             left = (self.steps - step) / (DECAY * self.steps)

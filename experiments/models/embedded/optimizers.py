@@ -1,7 +1,7 @@
 """The optimizer of transformers and of the video autoencoder: Muon for the matrices inside, AdamW for everything else."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pytorch_optimizer import Muon
 from torch import Tensor, nn
@@ -20,7 +20,12 @@ def of_convolutions(name: str, weight: Tensor) -> bool:
     return weight.ndim > 3 and min(weight.shape[:2]) >= CHANNELS
 
 
-def muon(model: nn.Module, rate: float, inside: Callable[[str, Tensor], bool] = in_blocks) -> Muon:
+def muon(
+    model: nn.Module,
+    rate: float,
+    inside: Callable[[str, Tensor], bool] = in_blocks,
+    slower: Mapping[str, float] | None = None,
+) -> Muon:
     """Muon (Jordan et al. 2024) with updates of AdamW's size, so that one rate serves both.
 
     That size: Liu et al. (2025), arXiv 2502.16982, section 2.2. Embeddings, the first and the last layer, modulations, gains
@@ -30,13 +35,18 @@ def muon(model: nn.Module, rate: float, inside: Callable[[str, Tensor], bool] = 
         model: what is trained.
         rate: peak learning rate of both.
         inside: whether Muon takes a weight, by its name.
+        slower: parts of the model, by name, that AdamW alone trains, each at a share of the rate.
     """
-    orthogonal, outside = [], []
+    slower = slower or {}
+    orthogonal, outside, slow = [], [], {part: [] for part in slower}
     for name, weight in model.named_parameters():
-        (orthogonal if inside(name, weight) else outside).append(weight)
+        part = name.partition(".")[0]
+        (slow[part] if part in slow else orthogonal if inside(name, weight) else outside).append(weight)
+    adamw = {"use_muon": False, "weight_decay": 1e-3, "betas": (0.9, 0.99)}
     return Muon(
         [
             {"params": orthogonal, "use_muon": True, "lr": rate, "weight_decay": 1e-2, "use_adjusted_lr": True},
-            {"params": outside, "use_muon": False, "lr": rate, "weight_decay": 1e-3, "betas": (0.9, 0.99)},
+            {"params": outside, "lr": rate, **adamw},
+            *({"params": slow[part], "lr": share * rate, **adamw} for part, share in slower.items()),
         ]
     )

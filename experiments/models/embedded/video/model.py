@@ -6,8 +6,6 @@ autoencoder can take 2x2 pixels at once, at a quarter of the cost, and halve tim
 latent frame of its own, as in CogVideoX, so that an image is a video of one frame and the transformer can learn on images first.
 """
 
-import re
-
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from torch import nn
@@ -62,7 +60,7 @@ def new_transformer() -> WanTransformer3DModel:
     initialise(
         transformer,
         zero=lambda name: name == "proj_out",
-        small=lambda name: re.match(r"condition_embedder\.(time|text)_embedder\.", name) is not None,
+        small=lambda name: name.startswith("condition_embedder.time_embedder."),
     )
     return transformer
 

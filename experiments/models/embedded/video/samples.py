@@ -9,7 +9,7 @@ from torch import Tensor
 from ..backgrounds import Background, draw, paint
 from ..cutouts import Cutouts, select
 from ..scenes import Scene, random_scenes, training_captions
-from .motions import FRAMES, MOTIONS, path, render
+from .motions import FRAMES, MOTIONS, SIZE, path, render
 
 SIDE = 64
 
@@ -20,7 +20,7 @@ def videos(cutouts: Cutouts, drawn: Sequence[Scene], random: torch.Generator) ->
     Args:
         cutouts: with all emoji of the scenes.
         drawn: the scenes, each with a motion.
-        random: decides sizes, places and extents of motions, shades and patterns of backgrounds.
+        random: decides shades and patterns of backgrounds.
     """
     emoji = select(cutouts, [(scene.name, scene.style) for scene in drawn]).images
     return torch.stack([_video(image, scene.background, scene.motion, random) for image, scene in zip(emoji, drawn, strict=True)])
@@ -34,20 +34,14 @@ def captioned(cutouts: Cutouts, n: int, frames: int, random: torch.Generator) ->
     Args:
         cutouts: the emoji to choose from.
         n: number of videos.
-        frames: of a video; 1 takes one frame of each video, any of the nine, as an image whose caption has no motion.
+        frames: of a video; 1 makes images of emoji in the middle, as large as in most videos, whose captions have no motion.
         random: the only source of randomness.
     """
     drawn = random_scenes(cutouts.names, n, random, MOTIONS)
     if frames == FRAMES:
         return videos(cutouts, drawn, random), training_captions(drawn, random)
     emoji = select(cutouts, [(scene.name, scene.style) for scene in drawn]).images
-    which = torch.randint(FRAMES, (n,), generator=random).tolist()
-    x = torch.stack(
-        [
-            _video(image, scene.background, scene.motion, random, slice(i, i + 1))
-            for image, scene, i in zip(emoji, drawn, which, strict=True)
-        ]
-    )
+    x = torch.stack([_still(image, scene.background, random) for image, scene in zip(emoji, drawn, strict=True)])
     return x, training_captions([replace(scene, motion=None) for scene in drawn], random)
 
 
@@ -66,10 +60,13 @@ def without_captions(emoji: Tensor, rows: Tensor, n: int, random: torch.Generato
     return torch.where(torch.rand(n, 1, 1, 1, 1, generator=random) < 0.5, x.flip(-1), x)
 
 
-def _video(
-    image: Tensor, background: Background, motion: str | None, random: torch.Generator, which: slice = slice(None)
-) -> Tensor:
-    """Some frames of a video of one cutout, (3, F, 64, 64) in [-1, 1]."""
+def _video(image: Tensor, background: Background, motion: str | None, random: torch.Generator) -> Tensor:
+    """A video of one cutout, (3, F, 64, 64) in [-1, 1]."""
     assert motion is not None
     painted = paint(background, image.shape[-1], random)
-    return render(image, painted, path(motion, random)[which], SIDE)
+    return render(image, painted, path(motion), SIDE)
+
+
+def _still(image: Tensor, background: Background, random: torch.Generator) -> Tensor:
+    """An image of one cutout in the middle of its background, (3, 1, 64, 64) in [-1, 1]."""
+    return render(image, paint(background, image.shape[-1], random), torch.tensor([[0.0, 0.0, 0.0, SIZE]]), SIDE)
