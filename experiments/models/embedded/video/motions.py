@@ -20,8 +20,7 @@ SMALL, LARGE = 0.3, 0.9  # sizes at the ends of growing and shrinking
 def path(motion: str, frames: int = FRAMES) -> Tensor:
     """Where an emoji is in every frame.
 
-    The same for all emoji: with random sizes, places and extents, the transformer had not learnt from 35,000 images what a caption
-    names; a loss that does not know the place tells it little about the look.
+    The same for all emoji, since a loss that does not know the place tells little about the look.
 
     Args:
         motion: one of ``MOTIONS``.
