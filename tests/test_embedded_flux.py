@@ -1,18 +1,24 @@
 """The recipe of the embedded Flux-type model: what must hold before hours are spent on it."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from recipes import PAIRS, fill, seeded, shrink, six_cutouts
+from safetensors import safe_open
 from tiny import tiny_flux_pipeline, tiny_unet
 
 from mergekit_diff import merging
+from mergekit_diff.experiments.metrics import reference
+from mergekit_diff.experiments.metrics.available import check_available
 from mergekit_diff.experiments.models import MODELS, load_pipeline, task_of
 from mergekit_diff.experiments.models.embedded import autoencoder, backgrounds, card, cutouts
 from mergekit_diff.experiments.models.embedded import captions as text
 from mergekit_diff.experiments.models.embedded import data as emoji
 from mergekit_diff.experiments.models.embedded import vae as emoji_vae
-from mergekit_diff.experiments.models.embedded.flux import evaluate, model, samples
+from mergekit_diff.experiments.models.embedded.__main__ import main
+from mergekit_diff.experiments.models.embedded.flux import evaluate, model, real, samples
 from mergekit_diff.experiments.models.embedded.flux import text as encoders
 from mergekit_diff.experiments.models.embedded.flux.transformer import ImageFlow
 from mergekit_diff.experiments.models.embedded.instrument import METRICS, refusal
@@ -130,9 +136,28 @@ def test_the_real_image_of_a_scene_is_its_emoji_on_its_background():
     images[:, 3, :64] = 0  # transparent above, opaque below
     images[:, 3, 64:] = 255
     blue = Scene("dog-face", "flat", backgrounds.Background("plain", "blue"))
-    (image,) = evaluate.real(cutouts.Cutouts(images, PAIRS), [blue], seeded())
+    (image,) = real.images(cutouts.Cutouts(images, PAIRS), [blue], seeded())
     assert torch.equal(image[:, 64:], images[PAIRS.index(("dog-face", "flat")), :3, 64:])
     assert image[:, :64].float().std((1, 2)).max() == 0 and image[2, 0, 0] > image[0, 0, 0]
+
+
+def test_features_of_500_real_images_ship_for_kid():
+    with safe_open(reference.REAL["emoji-flux"], framework="pt") as file:
+        captions = json.loads(file.metadata()["captions"])
+    assert captions == [str(scene) for scene in real.seen()] and len(captions) == 500
+    assert reference.features("kid", "emoji-flux").shape == (500, 1280)
+    check_available("kid", "emoji-flux", images=4)
+
+
+def test_the_stage_reference_writes_features_and_captions_of_real_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(real, "REAL", {"emoji-flux": tmp_path / "real.safetensors"})
+    monkeypatch.setattr(real, "seen", lambda: [Scene(*pair, backgrounds.Background("plain", "blue")) for pair in PAIRS])
+    monkeypatch.setattr(cutouts, "load", lambda folder: cutouts.Cutouts(six_cutouts(), PAIRS))
+    monkeypatch.setattr("sys.argv", ["embedded", "reference", "--model", "emoji-flux", "--folder", str(tmp_path)])
+    main()
+    with safe_open(tmp_path / "real.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["captions"])[0] == str(real.seen()[0])
+        assert file.get_tensor("features").shape == (len(PAIRS), 1280) and file.get_tensor("features").float().std() > 0
 
 
 # the pipeline folder

@@ -65,7 +65,7 @@ def weights(tmp_path_factory, monkeypatch):
 @pytest.fixture(scope="session")
 def real():
     """Features of real emoji and their captions, as they ship."""
-    with safe_open(reference.EMOJI, framework="pt") as file:
+    with safe_open(reference.REAL["emoji"], framework="pt") as file:
         return reference.features("kid", "emoji"), json.loads(file.metadata()["captions"])
 
 

@@ -1,4 +1,4 @@
-"""The real images that sets are compared with: a folder of the user's, or those that the emoji model was trained on."""
+"""The real images that sets are compared with: a folder of the user's, or those that ship with an embedded model."""
 
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,8 @@ from ..tasks import PICTURE
 from .sets import LEAST, extract
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-EMOJI = Path(__file__).parent / "data" / "emoji-real.safetensors"
+REAL = {name: Path(__file__).parent / "data" / f"{name}-real.safetensors" for name in ("emoji", "emoji-flux")}
+"""Features of real images for KID, by embedded model."""
 
 
 def features(name: str, model: str, folder: str | None = None) -> Tensor:
@@ -33,12 +34,12 @@ def features(name: str, model: str, folder: str | None = None) -> Tensor:
         raise ValueError(f"{name} compares with real images: give reference=FOLDER of them")
     from safetensors.torch import load_file
 
-    return load_file(EMOJI)["features"].float()
+    return load_file(REAL[model])["features"].float()
 
 
 def ships_features(name: str, model: str) -> bool:
     """Whether real images for a model ship with this package, as features of the network that the metric uses."""
-    return name == "kid" and model == "emoji"
+    return name == "kid" and model in REAL
 
 
 def image_files(folder: str) -> list[Path]:

@@ -10,7 +10,7 @@ from ...openmp import limit_spinning
 _TRANSFORMER = ("data", "vae", "transformer", "sheet", "export", "evaluate", "card")
 STAGES = {
     "emoji": ("data", "vae", "denoiser", "export", "score", "evaluate"),
-    "emoji-flux": _TRANSFORMER,
+    "emoji-flux": (*_TRANSFORMER, "reference"),
     "emoji-video": _TRANSFORMER,
 }
 FOLDERS = {"emoji": "runs/embedded", "emoji-flux": "runs/embedded-flux", "emoji-video": "runs/embedded-video"}
@@ -107,6 +107,10 @@ def _transformer(args: argparse.Namespace, folder: Path) -> object:
             return export.export_flow(recipe.flow, folder, size, weights)
         case "evaluate":
             return recipe.evaluate(folder, weights)
+        case "reference":
+            from .flux import real
+
+            return real.write(folder)
         case _:
             return card.write(recipe, weights, folder, args.named)
 

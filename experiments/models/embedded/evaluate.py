@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from ...metrics.reference import EMOJI
+from ...metrics.reference import REAL
 from .. import identity, load_pipeline
 from . import data, measures, vae
 from .autoencoder import psnr, reconstruct
@@ -54,7 +54,7 @@ def evaluate(folder: Path, weights: str = "emoji") -> Path:
 
 def real() -> tuple[Tensor, list[str]]:
     """(n, 1280) features of the real images, and their captions."""
-    with safe_open(EMOJI, framework="pt") as opened:
+    with safe_open(REAL["emoji"], framework="pt") as opened:
         return opened.get_tensor("features").float(), json.loads(opened.metadata()["captions"])
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ...metrics import feature, text
 from ...metrics.networks import efficientnet
-from ...metrics.reference import EMOJI
+from ...metrics.reference import REAL
 from . import data
 from .text import caption
 
@@ -127,7 +127,7 @@ def write_real(x: Tensor, names: list[str]) -> None:
     rows = torch.stack([x[names.index(name)] for name in trained]).flatten(0, 1)
     captions = json.dumps([caption(word, style) for word in trained.values() for style in data.STYLES])
     metadata = {"captions": captions, "extractor": efficientnet(), "n": str(len(rows)), "licence": LICENCES}
-    save_file({"features": rows.half()}, EMOJI, metadata)
+    save_file({"features": rows.half()}, REAL["emoji"], metadata)
 
 
 def report(x: Tensor, names: list[str]) -> None:

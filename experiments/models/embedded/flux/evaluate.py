@@ -6,21 +6,17 @@ another background of the same kind and colour, and generated images are compare
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ....metrics import feature
 from ... import identity, load_pipeline
 from .. import cutouts, measures
 from ..autoencoder import split
 from ..generated import Generated
 from ..instrument import instrument, refusal
-from ..scenes import Scene, numbered, scenes, seeded
-from ..sheets import to_bytes
-from . import samples, vae
+from ..scenes import numbered, scenes, seeded
+from . import real, vae
 from .transformer import ImageFlow
 
-IMAGES, HELD_OUT = 500, 64
+IMAGES, HELD_OUT = real.IMAGES, 64
 STUDY = ("prompts=emoji-flux-64", "merging.roles=null", "merging.proportional=true",
          f"steps={ImageFlow.sampling_steps}", f"guidance={ImageFlow.guidance}")  # fmt: skip
 
@@ -35,10 +31,10 @@ def evaluate(folder: Path, weights: Path) -> Path:
     pipe, emoji = load_pipeline(str(weights)), cutouts.load(folder)
     out = folder / "evaluate" / identity(str(weights))
     generated = Generated.by(pipe, str(weights), out, ImageFlow.sampling_steps, ImageFlow.guidance)
-    seen = scenes(cutouts.pairs(), IMAGES, seeded(0))
+    seen = real.seen(IMAGES)
     unseen = scenes(cutouts.pairs(held_out=True), HELD_OUT, seeded(1))
-    x, real_x = generated.features(numbered(seen)), feature.features(real(emoji, seen, seeded(2)))
-    y, real_y = generated.features(numbered(unseen)), feature.features(real(emoji, unseen, seeded(3)))
+    x, real_x = generated.features(numbered(seen)), feature.features(real.images(emoji, seen, seeded(2)))
+    y, real_y = generated.features(numbered(unseen)), feature.features(real.images(emoji, unseen, seeded(3)))
     captions, held_out_captions = ([scene.foreground() for scene in each] for each in (seen, unseen))
     rows = measures.to_be_named(captions)
     shown = generated.images([numbered(seen)[row] for row in rows])
@@ -53,8 +49,3 @@ def evaluate(folder: Path, weights: Path) -> Path:
         "instrument": {"skipped": reason} if reason else instrument(out / "instrument", [f"model={weights}", *STUDY]),
     }
     return measures.write(out, found)
-
-
-def real(emoji: cutouts.Cutouts, drawn: list[Scene], random: torch.Generator) -> Tensor:
-    """The real images of scenes as users would see them: (n, 3, H, H) uint8, with the cutouts' size."""
-    return to_bytes(samples.images(emoji, drawn, emoji.images.shape[-1], random))
