@@ -9,6 +9,7 @@ from mergekit_diff.experiments.models.embedded import autoencoder, backgrounds, 
 from mergekit_diff.experiments.models.embedded import data as emoji
 from mergekit_diff.experiments.models.embedded.scenes import Scene, random_scenes, scenes
 from mergekit_diff.experiments.models.embedded.video import evaluate, model, motions, prompts, samples, text, vae
+from mergekit_diff.experiments.models.embedded.video.transformer import VideoFlow
 from mergekit_diff.experiments.study.loading import PROMPTS, read_prompts
 from mergekit_diff.experiments.tasks import PICTURE
 
@@ -211,3 +212,11 @@ def test_muon_trains_the_convolutions_between_many_channels():
     assert len(orthogonal) + len(outside) == len(list(net.parameters()))
     assert all(weight.ndim > 3 and min(weight.shape[:2]) >= optimizers.CHANNELS for weight in orthogonal)
     assert sum(map(torch.numel, orthogonal)) > 0.95 * sum(map(torch.numel, net.parameters()))
+
+
+def test_the_text_encoder_is_trained_by_adamw_at_a_tenth_of_the_rate():
+    modules = model.new_modules()
+    groups = optimizers.muon(modules, 1e-3, slower=VideoFlow.slower).param_groups
+    (slow,) = [group for group in groups if group["lr"] == pytest.approx(1e-4)]
+    assert not slow["use_muon"] and len(groups) == 3
+    assert {id(weight) for weight in slow["params"]} == {id(weight) for weight in modules["text_encoder"].parameters()}
